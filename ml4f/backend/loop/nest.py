@@ -1,0 +1,213 @@
+"""Plain data of the loop level's nest form: the algorithm of a kernel, and apart from it the schedule that executes it.
+
+A nest computes, for every point of its parallel dims, one accumulator over the points of its reduction dims, passes
+it through an epilogue and stores it. It says nothing about order, tiles or registers: that is the `Schedule`.
+The idea is `memref_stream.generic` of xDSL's Snitch back end (Lopoukhine et al., CGO 2025), with a tile in several dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Literal
+
+Combine = Literal["mac", "add", "max", "copy"]
+"""How a term joins the accumulator: `acc + x*w`, `acc + x`, `max(acc, x)`, or `x` itself (no reduction dims)."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """An affine function of a nest's dims: `constant + sum(coefficient * dim)`; dims that do not occur have no term."""
+
+    terms: tuple[tuple[str, int], ...]
+    constant: int = 0
+
+    @staticmethod
+    def of(constant: int = 0, **coefficients: int) -> Linear:
+        """The function with these coefficients, zero ones left out."""
+        return Linear(tuple((d, c) for d, c in coefficients.items() if c), constant)
+
+    @cached_property
+    def coefficients(self) -> dict[str, int]:
+        return dict(self.terms)
+
+    def coefficient(self, dim: str) -> int:
+        return self.coefficients.get(dim, 0)
+
+    def mentions(self, dim: str) -> bool:
+        return dim in self.coefficients
+
+    def __call__(self, point: Mapping[str, int]) -> int:
+        return self.constant + sum(c * point[d] for d, c in self.terms)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One pointer of a nest: its role and where the element of a point lies, in elements from the pointer.
+
+    Roles: `x` the input, `w` the weights, `bias`, `out`; any other name is an operand of the epilogue.
+    `element` is the type in memory, `f32` or `f16` (weights only; 2 bytes, widened when loaded).
+    """
+
+    role: str
+    map: Linear
+    element: Literal["f32", "f16"] = "f32"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A term exists only where `0 <= expr < extent`: this is what padding is."""
+
+    expr: Linear
+    extent: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the epilogue, applied to the accumulator `a`.
+
+    `mul`, `add`, `sub`, `rsub`, `div`, `rdiv`, `max`, `min`: with the operand of `role`, or the constant `parameters[0]`;
+    `activation`: the elementwise function `name` with `parameters`;
+    `prelu`: `a` where `a >= 0`, else `a` times the operand of `role`;
+    `pool_max`, `pool_sum`: reduce the accumulators whose points have the same output element.
+    """
+
+    kind: str
+    role: str | None = None
+    name: str = ""
+    parameters: tuple[float, ...] = ()
+
+
+Extents = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A kernel's algorithm. `initial` is the accumulator of a point that has no term and no bias."""
+
+    parallel: Extents
+    reduction: Extents
+    combine: Combine
+    operands: tuple[Operand, ...]
+    guards: tuple[Guard, ...] = ()
+    epilogue: tuple[Step, ...] = ()
+    initial: float = 0.0
+    nonnegative: bool = False
+    """The input is known to be non-negative (so that a maximum may compare bit patterns)."""
+
+    @cached_property
+    def extents(self) -> dict[str, int]:
+        return dict(self.parallel) | dict(self.reduction)
+
+    @cached_property
+    def by_role(self) -> dict[str, Operand]:
+        return {o.role: o for o in self.operands}
+
+    def index_of(self, role: str) -> int:
+        return next(i for i, o in enumerate(self.operands) if o.role == role)
+
+    def has(self, role: str) -> bool:
+        return role in self.by_role
+
+    @cached_property
+    def parallel_dims(self) -> tuple[str, ...]:
+        return tuple(d for d, _ in self.parallel)
+
+    @cached_property
+    def reduction_dims(self) -> tuple[str, ...]:
+        return tuple(d for d, _ in self.reduction)
+
+    @cached_property
+    def filter_dims(self) -> tuple[str, ...]:
+        """The parallel dims that the weights depend on, outermost first."""
+        return tuple(d for d in self.parallel_dims if self.has("w") and self.by_role["w"].map.mentions(d))
+
+    def terms(self) -> int:
+        """The number of (parallel, reduction) points, padding included: nominal MACs of a convolution."""
+        n = 1
+        for extent in self.extents.values():
+            n *= extent
+        return n
+
+
+Segments = tuple[tuple[int, int], ...]
+"""The ((step, count), …) that cover a dim's extent in order; a count of 1 is not a loop."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a nest is executed. Every dim occurs once in `loops`, parallel dims before reduction dims.
+
+    loops        outer to inner; each segment's step is the extent of the tile (parallel) or of the unrolled body (reduction)
+    tile         parallel dims in the order in which a k-step visits its accumulators, outermost first
+    unroll       reduction dims in the order in which the body visits its terms, outermost first
+    order        explicit order of the points of a dim inside the body (stride-2 taps: even ones first)
+    group        a k-step is one point of the first `group` dims of `unroll`
+    chunk        at most this many products behind one chain of loads; 0: the whole k-step
+    multiple     roles that are loaded by load-multiple instead of single loads
+    trim         (parallel dim, reduction dim): the reduction dim's bounds depend on the parallel dim, read from a table
+    hoist        constants of the epilogue are loaded once, before all loops
+    """
+
+    loops: tuple[tuple[str, Segments], ...]
+    tile: tuple[str, ...] = ()
+    unroll: tuple[str, ...] = ()
+    order: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    group: int = 1
+    chunk: int = 0
+    multiple: tuple[str, ...] = ()
+    trim: tuple[str, str] | None = None
+    roll: tuple[str, str, int] | None = None
+    hoist: bool = False
+    vector: int = field(default=4)
+    """How many accumulators the epilogue handles together (interleaved)."""
+
+    @cached_property
+    def segments(self) -> dict[str, Segments]:
+        return dict(self.loops)
+
+    @cached_property
+    def explicit_order(self) -> dict[str, tuple[int, ...]]:
+        return dict(self.order)
+
+
+def steps_of(segments: Segments) -> Iterator[tuple[int, int, int]]:
+    """(start, step, count) of each segment."""
+    start = 0
+    for step, count in segments:
+        yield start, step, count
+        start += step * count
+
+
+def guard_signature(nest: Nest, ranges: Mapping[str, range], guards: Sequence[Guard]) -> tuple[bool, ...]:
+    """Which of the points of `ranges` satisfy all `guards`, in lexicographic order."""
+    dims = list(ranges)
+    return tuple(
+        all(0 <= g.expr(p) < g.extent for g in guards)
+        for values in product(*ranges.values())
+        for p in (dict(zip(dims, values, strict=True)),)
+    )
+
+
+def uniform_segments(nest: Nest, dim: str, step: int, limit: int | None = None) -> Segments:
+    """Covers `dim` with tiles of `step` such that in each segment every guard has the same outcome for every tile.
+
+    The guards that mention `dim` are evaluated with their other dims over their whole extents. A remainder tile of its
+    own size covers what `step` does not divide. `limit`: cover only the first `limit` points.
+    """
+    extent = limit if limit is not None else nest.extents[dim]
+    guards = [g for g in nest.guards if g.expr.mentions(dim)]
+    others = {d: range(nest.extents[d]) for g in guards for d, _ in g.expr.terms if d != dim}
+    segments: list[list[int]] = []
+    previous: object = None
+    for start in range(0, extent, step):
+        size = min(step, extent - start)
+        signature = (size, guard_signature(nest, {**others, dim: range(start, start + size)}, guards) if guards else ())
+        if segments and signature == previous:
+            segments[-1][1] += 1
+        else:
+            segments.append([size, 1])
+        previous = signature
+    return tuple((s, c) for s, c in segments)
