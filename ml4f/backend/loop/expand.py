@@ -1,0 +1,523 @@
+"""Expands a nest under its schedule into loops and unrolled operations.
+
+Recursive descent over loops and segments. At the innermost level it enumerates the terms of the tile, drops those that a
+guard excludes, emits a load for each address that is not loaded yet (that is what shares taps between pixels), then the
+products. It is written against a `Builder`: one creates operations, another one only prices them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Protocol
+
+from ml4f.backend.loop.elementary import ACTIVATIONS, Emitter, prelu
+from ml4f.backend.loop.nest import Nest, Schedule, Step, steps_of
+from ml4f.backend.loop.packing import WeightLayout, tile_points, weight_layout
+
+Value = Any
+"""A value of the builder: an SSA value, or whatever a pricing builder uses."""
+
+Terms = tuple[tuple[Any, int], ...]
+"""((induction variable, stride), …)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Bytes from the pointer of operand `operand`: `offset + sum(stride * variable)`."""
+
+    operand: int
+    offset: int
+    terms: Terms
+
+
+class Builder(Emitter, Protocol):
+    """What expansion needs beyond the elementary operations."""
+
+    def load(self, address: Address, kind: str) -> Value: ...
+    def load_byte(self, address: Address) -> Value: ...
+    def load_multiple(self, address: Address, count: int) -> Sequence[Value]: ...
+    def store(self, address: Address, value: Value) -> None: ...
+    def begin_loop(
+        self, count: int | None, trip_count: Value, lower: Value, inits: Sequence[Value], label: str
+    ) -> tuple[Value, Sequence[Value]]: ...
+    def end_loop(self, yields: Sequence[Value]) -> Sequence[Value]: ...
+    def fmax(self, a: Value, b: Value) -> Value: ...
+    def fmin(self, a: Value, b: Value) -> Value: ...
+    def imax(self, a: Value, b: Value) -> Value: ...
+    def relu_bits(self, a: Value) -> Value: ...
+    def bits_pair(self, a: Value, b: Value) -> tuple[Value, Value]: ...
+    def half_low(self, a: Value) -> Value: ...
+    def half_high(self, a: Value) -> Value: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a dim stands: `start + sum(stride * variable)`, a tile of `step` points, in segment `segment` of its loop."""
+
+    start: int
+    step: int
+    segment: int
+    terms: Terms = ()
+
+
+Environment = dict[str, Position]
+Point = tuple[int, ...]
+
+
+class ScheduleError(Exception):
+    """The schedule cannot execute the nest; the message says why."""
+
+
+class Interleaved:
+    """An emitter over tuples of values: each operation is emitted for every element in turn."""
+
+    def __init__(self, builder: Builder, width: int, constants: dict[float, Value] | None):
+        self._builder = builder
+        self._width = width
+        self._constants = constants
+
+    def constant(self, x: float) -> Any:
+        if self._constants is not None:
+            if x not in self._constants:
+                self._constants[x] = self._builder.constant(x)
+            return (self._constants[x],) * self._width
+        return (self._builder.constant(x),) * self._width
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._builder, name)
+
+        def emit(*args: Any) -> Any:
+            return tuple(
+                method(*(a[i] if isinstance(a, tuple) else a for a in args)) for i in range(self._width)
+            )
+
+        return emit
+
+
+def keeps_bits(nest: Nest) -> bool:
+    """Whether the kernel never computes with floats, so that values can stay in core registers."""
+    if nest.combine == "copy":
+        return all(s.kind == "activation" and s.name in ("relu", "linear") for s in nest.epilogue) and not nest.initial
+    return (
+        nest.combine == "max"
+        and nest.nonnegative
+        and all(s.kind == "activation" and s.name in ("relu", "linear") for s in nest.epilogue)
+    )
+
+
+def expand(nest: Nest, schedule: Schedule, builder: Builder) -> None:
+    """Emits the kernel's code. Raises `ScheduleError` where the schedule does not fit the nest."""
+    _Expansion(nest, schedule, builder).run()
+
+
+class _Expansion:
+    def __init__(self, nest: Nest, schedule: Schedule, builder: Builder):
+        self.nest = nest
+        self.schedule = schedule
+        self.b = builder
+        self.parallel_loops = [(d, s) for d, s in schedule.loops if d in nest.parallel_dims]
+        self.reduction_loops = [(d, s) for d, s in schedule.loops if d in nest.reduction_dims]
+        self.layout: WeightLayout | None = weight_layout(nest, schedule) if nest.has("w") else None
+        self.bits = keeps_bits(nest)
+        self.cache: dict[Hashable, Value] = {}
+        self.constants: dict[float, Value] | None = {} if schedule.hoist else None
+        self.bounds: tuple[Value, Value] | None = None
+        self.operand_index = {o.role: i for i, o in enumerate(nest.operands)}
+        self.trimmed = {i for i, g in enumerate(nest.guards) if schedule.trim and g.expr.mentions(schedule.trim[1])}
+
+    def run(self) -> None:
+        if self.constants is not None:
+            self._hoist_constants()
+        if self.schedule.roll is not None:
+            from ml4f.backend.loop.roll import expand_rolled
+
+            expand_rolled(self)
+            return
+        self.parallel(0, {})
+
+    def _hoist_constants(self) -> None:
+        """Emits the constants of the epilogue's functions before all loops, in order of first use."""
+        from ml4f.backend.loop.pricing import constants_of
+
+        assert self.constants is not None
+        for x in constants_of(self.nest):
+            self.constants[x] = self.b.constant(x)
+
+    # -- loops
+
+    def parallel(self, level: int, env: Environment) -> None:
+        if level == len(self.parallel_loops):
+            self.tile(env)
+            return
+        dim, segments = self.parallel_loops[level]
+        for index, (start, step, count) in enumerate(steps_of(segments)):
+            if count == 1:
+                self.parallel(level + 1, {**env, dim: Position(start, step, index)})
+                continue
+            outer, self.cache = self.cache, {}
+            variable, _ = self.b.begin_loop(count, None, None, (), dim)
+            position = Position(start, step, index, ((variable, step),))
+            if self.schedule.trim is not None and self.schedule.trim[0] == dim:
+                self._load_bounds(position)
+            self.parallel(level + 1, {**env, dim: position})
+            self.b.end_loop(())
+            self.cache = outer
+
+    def _load_bounds(self, position: Position) -> None:
+        operand = self.operand_index["bounds"]
+        terms = tuple((v, 2 * s) for v, s in position.terms)
+        lower = self.b.load_byte(Address(operand, 2 * position.start, terms))
+        count = self.b.load_byte(Address(operand, 2 * position.start + 1, terms))
+        self.bounds = (lower, count)
+
+    def tile(self, env: Environment) -> None:
+        """One tile: its accumulators through all reduction loops, then the epilogue."""
+        steps = {d: env[d].step for d in self.nest.parallel_dims}
+        order = [d for d in self.nest.parallel_dims if d not in self.schedule.tile] + list(self.schedule.tile)
+        points = [tuple(p[d] for d in self.nest.parallel_dims) for p in tile_points(steps, order)]
+        accumulators: dict[Point, Value] = dict.fromkeys(points)
+        outer = self.cache
+        self.cache = dict(outer)
+        self.reduce(0, env, accumulators)
+        self.epilogue(env, accumulators)
+        self.cache = outer
+
+    def reduce(self, level: int, env: Environment, accumulators: dict[Point, Value]) -> None:
+        if level == len(self.reduction_loops):
+            self.body(env, accumulators)
+            return
+        dim, segments = self.reduction_loops[level]
+        trim = self.schedule.trim is not None and self.schedule.trim[1] == dim and self.bounds is not None
+        if trim:
+            self._reduction_loop(level, env, accumulators, Position(0, 1, 0), None)
+            return
+        for index, (start, step, count) in enumerate(steps_of(segments)):
+            if count == 1:
+                self.reduce(level + 1, {**env, dim: Position(start, step, index)}, accumulators)
+            else:
+                self._reduction_loop(level, env, accumulators, Position(start, step, index), count)
+
+    def _reduction_loop(
+        self, level: int, env: Environment, accumulators: dict[Point, Value], position: Position, count: int | None
+    ) -> None:
+        dim = self.reduction_loops[level][0]
+        self._start_accumulators(env, accumulators)
+        outer, self.cache = self.cache, {}
+        keys = list(accumulators)
+        lower, trip_count = (None, None) if count is not None or self.bounds is None else self.bounds
+        inits = [accumulators[k] for k in keys]
+        variable, carried = self.b.begin_loop(count, trip_count, lower, inits, dim)
+        inner = dict(zip(keys, carried, strict=True))
+        here = Position(position.start, position.step, position.segment, ((variable, position.step),))
+        self.reduce(level + 1, {**env, dim: here}, inner)
+        results = self.b.end_loop([inner[k] for k in keys])
+        accumulators.update(zip(keys, results, strict=True))
+        self.cache = outer
+
+    # -- addresses
+
+    def base_address(self, role: str, env: Environment) -> tuple[int, Terms]:
+        """(bytes, terms) of the operand at the tile's first point."""
+        map_ = self.nest.by_role[role].map
+        offset, terms = map_.constant, list[tuple[Any, int]]()
+        for dim, coefficient in map_.terms:
+            position = env.get(dim)
+            if position is None:
+                continue
+            offset += coefficient * position.start
+            terms += [(v, 4 * coefficient * s) for v, s in position.terms]
+        return 4 * offset, tuple(terms)
+
+    def weight_base(self, env: Environment) -> tuple[int, Terms, int]:
+        """(bytes, terms) of the current block, and the number of its filters."""
+        layout = self.layout
+        assert layout is not None
+        filters, offset, terms = 1, 0, list[tuple[Any, int]]()
+        for level, (dim, _) in enumerate(layout.filters):
+            position = env[dim]
+            offset += layout.segment_base(level, position.segment, filters)
+            size = layout.bytes_below(level + 1, filters * position.step)
+            terms += [(v, size * s // position.step) for v, s in position.terms]
+            filters *= position.step
+        return offset, tuple(terms), filters
+
+    # -- the innermost body
+
+    def body(self, env: Environment, accumulators: dict[Point, Value]) -> None:
+        steps = self._k_steps(env)
+        x_base, x_terms = self.base_address("x", env)
+        x_index, x_map = self.operand_index["x"], self.nest.by_role["x"].map
+        parallel_offsets = [
+            (key, sum(4 * x_map.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True)))
+            for key in accumulators
+        ]
+        weight = self._weight_addressing(env) if self.layout is not None else None
+        for k_step in steps:
+            terms: list[tuple[Point, Address, Address | None]] = []
+            for point in k_step:
+                x_point = x_base + sum(4 * x_map.coefficient(d) * o for d, o in point.items())
+                for key, x_offset in parallel_offsets:
+                    if not self._exists(env, point, key):
+                        continue
+                    x = Address(x_index, x_point + x_offset, x_terms)
+                    terms.append((key, x, weight(point, key) if weight is not None else None))
+            size = self.schedule.chunk or len(terms)
+            for i in range(0, len(terms), max(size, 1)):
+                self._chunk(env, terms[i : i + size], accumulators)
+
+    def _k_steps(self, env: Environment) -> list[list[dict[str, int]]]:
+        """The body's reduction points as offsets in the tile, grouped into k-steps."""
+        dims = list(self.schedule.unroll)
+        dims = [d for d in self.nest.reduction_dims if d not in dims] + dims
+        ranges: list[Sequence[int]] = []
+        for d in dims:
+            step = env[d].step
+            explicit = self.schedule.explicit_order.get(d)
+            ranges.append(explicit if explicit is not None and len(explicit) == step else range(step))
+        group = len(dims) - len(self.schedule.unroll) + self.schedule.group
+        outer, inner = product(*ranges[:group]), list(product(*ranges[group:]))
+        return [[dict(zip(dims, (*head, *tail), strict=True)) for tail in inner] for head in outer]
+
+    def _exists(self, env: Environment, point: dict[str, int], key: Point) -> bool:
+        """Whether all guards hold for this term (the same for all iterations of the segment)."""
+        for i, guard in enumerate(self.nest.guards):
+            if i in self.trimmed:
+                continue
+            value = guard.expr.constant
+            for dim, coefficient in guard.expr.terms:
+                offset = point[dim] if dim in point else key[self.nest.parallel_dims.index(dim)]
+                value += coefficient * (env[dim].start + offset)
+            if not 0 <= value < guard.extent:
+                return False
+        return True
+
+    def _weight_addressing(self, env: Environment) -> Callable[[dict[str, int], Point], Address]:
+        layout = self.layout
+        assert layout is not None
+        offset, terms, filters = self.weight_base(env)
+        if layout.bias:
+            offset += 4 * filters
+        size = layout.element_bytes
+        all_terms = list(terms)
+        for dim, stride in layout.rank_strides.items():
+            position = env[dim]
+            offset += position.start * stride * filters * size
+            all_terms += [(v, s * stride * filters * size) for v, s in position.terms]
+        if size == 2 and any(s % 4 for _, s in all_terms):
+            raise ScheduleError("float16 weights need loops that advance by whole words")
+        steps = {d: env[d].step for d in layout.tile}
+        frozen, operand = tuple(all_terms), self.operand_index["w"]
+        places = {d: self.nest.parallel_dims.index(d) for d in layout.tile}
+
+        def address(point: dict[str, int], key: Point) -> Address:
+            rank = 0
+            for dim, stride in layout.rank_strides.items():
+                positions = layout.positions[dim]
+                rank += stride * (point[dim] if positions is None else positions[point[dim]])
+            index = layout.tile_index(steps, {d: key[i] for d, i in places.items()})
+            return Address(operand, offset + (rank * filters + index) * size, frozen)
+
+        return address
+
+    def _chunk(
+        self,
+        env: Environment,
+        terms: list[tuple[Point, Address, Address | None]],
+        accumulators: dict[Point, Value],
+    ) -> None:
+        kind = "i32" if self.bits else "f32"
+        self._load_all("x", (x for _, x, _ in terms), kind)
+        weights = [w for _, _, w in terms if w is not None]
+        if weights:
+            self._load_all("w", weights, kind)
+        for key, x, w in terms:
+            value = self.cache[x] if w is None else self.b.fmul(self.cache[x], self._weight(w))
+            self._accumulate(env, accumulators, key, value)
+
+    def _load_all(self, role: str, addresses: Iterable[Address], kind: str) -> None:
+        half = role == "w" and self.layout is not None and self.layout.element_bytes == 2
+        missing: list[Address] = []
+        for address in addresses:
+            word = Address(address.operand, address.offset & ~3, address.terms) if half else address
+            if word not in self.cache:
+                self.cache[word] = None
+                missing.append(word)
+        if role in self.schedule.multiple:
+            for first, count in _runs(missing):
+                values = self.b.load_multiple(first, count)
+                for i, value in enumerate(values):
+                    self.cache[Address(first.operand, first.offset + 4 * i, first.terms)] = value
+        else:
+            for address in missing:
+                self.cache[address] = self.b.load(address, kind)
+
+    def _weight(self, address: Address) -> Value:
+        if self.layout is None or self.layout.element_bytes == 4:
+            return self.cache[address]
+        key = ("half", address)
+        if key not in self.cache:
+            word = self.cache[Address(address.operand, address.offset & ~3, address.terms)]
+            self.cache[key] = self.b.half_high(word) if address.offset & 2 else self.b.half_low(word)
+        return self.cache[key]
+
+    def _accumulate(self, env: Environment, accumulators: dict[Point, Value], key: Point, value: Value) -> None:
+        previous = accumulators[key]
+        if previous is None and self.nest.has("bias"):
+            previous = self._bias(env, key)
+        if previous is None:
+            accumulators[key] = value
+        elif self.nest.combine == "max":
+            accumulators[key] = self.b.imax(previous, value) if self.bits else self.b.fmax(previous, value)
+        else:
+            accumulators[key] = self.b.fadd(previous, value)
+
+    # -- accumulators' first values
+
+    def _bias(self, env: Environment, key: Point) -> Value:
+        """The bias of an accumulator, loaded once a tile; in front of its block when weights are packed."""
+        dims = self.nest.parallel_dims
+        if self.layout is not None:
+            offset, terms, _ = self.weight_base(env)
+            steps = {d: env[d].step for d in self.layout.tile}
+            index = self.layout.tile_index(steps, {d: key[dims.index(d)] for d in self.layout.tile})
+            return self._cached_load(Address(self.operand_index["w"], offset + 4 * index, terms))
+        return self._operand("bias", env, key)
+
+    def _cached_load(self, address: Address, kind: str = "f32") -> Value:
+        if address not in self.cache:
+            self.cache[address] = self.b.load(address, kind)
+        return self.cache[address]
+
+    def _operand(self, role: str, env: Environment, key: Point) -> Value:
+        return self._cached_load(self._point_address(role, env, key))
+
+    def _point_address(self, role: str, env: Environment, key: Point) -> Address:
+        base, terms = self.base_address(role, env)
+        map_ = self.nest.by_role[role].map
+        offset = base + sum(4 * map_.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True))
+        return Address(self.operand_index[role], offset, terms)
+
+    def _start_accumulators(self, env: Environment, accumulators: dict[Point, Value]) -> None:
+        for key, value in accumulators.items():
+            if value is None:
+                accumulators[key] = self._initial(env, key)
+
+    def _initial(self, env: Environment, key: Point) -> Value:
+        if self.nest.has("bias"):
+            return self._bias(env, key)
+        if self.bits:
+            return self.b.int_constant(0)
+        name = ("initial", self.nest.initial)
+        if name not in self.cache:
+            self.cache[name] = self.b.constant(self.nest.initial)
+        return self.cache[name]
+
+    # -- epilogue
+
+    def epilogue(self, env: Environment, accumulators: dict[Point, Value]) -> None:
+        self._start_accumulators(env, accumulators)
+        out = {key: self._point_address("out", env, key) for key in accumulators}
+        groups: dict[Address, list[Point]] = {}
+        for key, address in out.items():
+            groups.setdefault(address, []).append(key)
+        batches = list(groups.items())
+        for i in range(0, len(batches), self.schedule.vector):
+            self._finish(env, batches[i : i + self.schedule.vector], accumulators)
+
+    def _finish(
+        self, env: Environment, batch: list[tuple[Address, list[Point]]], accumulators: dict[Point, Value]
+    ) -> None:
+        """Carries a few output elements through all steps together, then stores them."""
+        keys = [members for _, members in batch]
+        values: list[list[Value]] = [[accumulators[k] for k in members] for members in keys]
+        bits = self.bits
+        steps = list(self.nest.epilogue)
+        for i, step in enumerate(steps):
+            last_relu = step.kind == "activation" and step.name == "relu" and i == len(steps) - 1
+            next_relu = i == len(steps) - 2 and steps[-1].kind == "activation" and steps[-1].name == "relu"
+            if step.kind == "pool_max":
+                if next_relu and not bits:
+                    flat = self._to_bits([v for group in values for v in group])
+                    values = _regroup(flat, values)
+                    bits = True
+                combine = self.b.imax if bits else self.b.fmax
+                values = [[_fold(combine, group)] for group in values]
+            elif step.kind == "pool_sum":
+                values = [[_fold(self.b.fadd, group)] for group in values]
+            elif last_relu:
+                flat = [v for group in values for v in group]
+                flat = flat if bits else self._to_bits(flat)
+                values = _regroup([self.b.relu_bits(v) for v in flat], values)
+                bits = True
+            elif step.kind == "activation" and step.name == "linear":
+                continue
+            else:
+                values = self._apply(step, env, keys, values)
+        for (address, _), group in zip(batch, values, strict=True):
+            self.b.store(address, group[0])
+
+    def _to_bits(self, values: Sequence[Value]) -> list[Value]:
+        out: list[Value] = []
+        for i in range(0, len(values) - 1, 2):
+            out += self.b.bits_pair(values[i], values[i + 1])
+        if len(values) % 2:
+            out.append(self.b.bits(values[-1]))
+        return out
+
+    def _apply(
+        self, step: Step, env: Environment, keys: list[list[Point]], values: list[list[Value]]
+    ) -> list[list[Value]]:
+        flat = tuple(v for group in values for v in group)
+        lanes = Interleaved(self.b, len(flat), self.constants)
+        if step.kind == "activation":
+            return _regroup(ACTIVATIONS[step.name].emit(lanes, flat, *step.parameters), values)
+        if step.role is not None:
+            other = tuple(self._operand(step.role, env, k) for members in keys for k, _ in zip(members, members, strict=True))
+            if len(other) != len(flat):
+                other = tuple(self._operand(step.role, env, members[0]) for members in keys)
+        else:
+            other = lanes.constant(step.parameters[0])
+        return _regroup(_BINARY_STEPS[step.kind](lanes, flat, other), values)
+
+
+_BINARY_STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "mul": lambda e, a, b: e.fmul(a, b),
+    "add": lambda e, a, b: e.fadd(a, b),
+    "sub": lambda e, a, b: e.fsub(a, b),
+    "rsub": lambda e, a, b: e.fsub(b, a),
+    "div": lambda e, a, b: e.fdiv(a, b),
+    "rdiv": lambda e, a, b: e.fdiv(b, a),
+    "max": lambda e, a, b: e.fmax(a, b),
+    "min": lambda e, a, b: e.fmin(a, b),
+    "prelu": prelu,
+}
+
+
+def _fold(combine: Callable[[Value, Value], Value], values: Sequence[Value]) -> Value:
+    result = values[0]
+    for value in values[1:]:
+        result = combine(result, value)
+    return result
+
+
+def _regroup(flat: Sequence[Value], like: list[list[Value]]) -> list[list[Value]]:
+    out, i = [], 0
+    for group in like:
+        out.append(list(flat[i : i + len(group)]))
+        i += len(group)
+    return out
+
+
+def _runs(addresses: Sequence[Address]) -> list[tuple[Address, int]]:
+    """Maximal runs of consecutive words, at most 16 each, in the given order."""
+    runs: list[tuple[Address, int]] = []
+    for address in addresses:
+        if runs:
+            first, count = runs[-1]
+            if address.terms == first.terms and address.offset == first.offset + 4 * count and count < 16:
+                runs[-1] = (first, count + 1)
+                continue
+        runs.append((address, 1))
+    return runs

@@ -1,0 +1,363 @@
+"""loop-lower-addresses: indexed loops become repeats with loop-carried pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, UnitAttr
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+
+from ml4f.backend.loop.addressing import Item, PointerPlan, plan_pointers
+from ml4f.dialects.loop.attributes import PointerType
+from ml4f.dialects.loop.structure import ForOp, KernelOp, YieldOp, make_repeat
+from ml4f.dialects.loop.values import (
+    INDEX,
+    AccessOp,
+    AdvanceOp,
+    LoadByteOp,
+    LoadMultipleOp,
+    LoadOp,
+    ScaleOp,
+    StoreOp,
+    f32,
+)
+
+VLDR_REACH = (-1020, 1020)
+"""Offsets of VLDR and VSTR (Armv7-M ARM, A7.7.236)."""
+LDR_REACH = (-252, 4092)
+"""Word-aligned offsets of LDR and STR (A7.7.43), and LDRB."""
+
+Signature = tuple[tuple[int, int], ...]
+"""((loop depth, stride), …) of an access, strides that are not zero only."""
+Group = tuple[int, Signature]
+"""(number of the pointer argument, signature)."""
+
+
+@dataclass(slots=True)
+class _Access:
+    op: AccessOp
+    buffer: int
+    signature: Signature
+    offset: int
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The groups of one block, each with its items; `entries` are the nested loops' groups derived from each group."""
+
+    groups: dict[Group, list[Item]] = field(default_factory=dict)
+    numbers: dict[tuple[Operation, Group], int] = field(default_factory=dict)
+    plans: dict[Group, PointerPlan] = field(default_factory=dict)
+    inner: dict[Operation, _Plan] = field(default_factory=dict)
+
+
+def _reach(op: AccessOp) -> tuple[int, int]:
+    if isinstance(op, LoadMultipleOp):
+        return 0, 0
+    if isinstance(op, LoadByteOp):
+        return LDR_REACH
+    value = op.result if isinstance(op, LoadOp) else op.value if isinstance(op, StoreOp) else None
+    return VLDR_REACH if value is None or value.type == f32 else LDR_REACH
+
+
+def _restrict(signature: Signature, depth: int) -> Signature:
+    return tuple(t for t in signature if t[0] < depth)
+
+
+class _Lowering:
+    def __init__(self, kernel: KernelOp):
+        self.kernel = kernel
+        self.buffers = {arg: i for i, arg in enumerate(kernel.body.block.args)}
+        self.depth_of: dict[SSAValue, int] = {}
+        self.nested: dict[Operation, list[_Access]] = {}
+        self.values: dict[SSAValue, SSAValue] = {}
+
+    def run(self) -> None:
+        old = self.kernel.body.block
+        self._collect(old, 0)
+        plan = self._plan(old, 0)
+        new = Block(arg_types=[a.type for a in old.args])
+        for before, after in zip(old.args, new.args, strict=True):
+            after.name_hint = before.name_hint
+        pointers: dict[Group, list[tuple[SSAValue, int]]] = {}
+        for group, pointer_plan in plan.plans.items():
+            pointer_plan.settle(0, None)
+            pointers[group] = [(new.args[group[0]], 0)] * pointer_plan.pointers
+        self._lower(old, new, 0, plan, pointers)
+        region = self.kernel.body
+        region.detach_block(old)
+        old.erase(safe_erase=False)
+        region.add_block(new)
+
+    # -- analysis
+
+    def _collect(self, block: Block, depth: int) -> list[_Access]:
+        """All accesses in a block and its loops, in program order."""
+        out: list[_Access] = []
+        for op in block.ops:
+            if isinstance(op, ForOp):
+                self.depth_of[op.induction_variable] = depth
+                self.nested[op] = self._collect(op.body.block, depth + 1)
+                out += self.nested[op]
+            elif isinstance(op, AccessOp):
+                access = self._access(op)
+                self.nested[op] = [access]
+                out.append(access)
+        return out
+
+    def _access(self, op: AccessOp) -> _Access:
+        strides = op.strides.get_values() if op.strides is not None else ()
+        terms = sorted((self.depth_of[i], int(s)) for i, s in zip(op.indices, strides, strict=True) if s)
+        return _Access(op, self.buffers[op.pointer], tuple(terms), op.offset.value.data)
+
+    def _loop_groups(self, loop: ForOp, depth: int) -> list[Group]:
+        """The groups of a loop at `depth`, in the order of their first use."""
+        return list(dict.fromkeys((a.buffer, _restrict(a.signature, depth + 1)) for a in self.nested[loop]))
+
+    def _plan(self, block: Block, depth: int) -> _Plan:
+        plan = _Plan()
+
+        def add(op: Operation, key: Group, group: Group, item: Item) -> None:
+            items = plan.groups.setdefault(group, [])
+            plan.numbers[op, key] = len(items)
+            items.append(item)
+
+        for op in block.ops:
+            if isinstance(op, ForOp):
+                inner = plan.inner[op] = self._plan(op.body.block, depth + 1)
+                continuing: set[Group] = set()
+                inner_groups = self._loop_groups(op, depth)
+                ordered = sorted(inner_groups, key=lambda g: self._outer(g, depth) in continuing)
+                for group in reversed(ordered):
+                    outer = self._outer(group, depth)
+                    first = inner.plans[group].first(0)
+                    is_first = next(g for g in inner_groups if self._outer(g, depth) == outer) == group
+                    if is_first:
+                        add(op, group, outer, Item(first.low, first.high, self._travel(op, group, depth)))
+                    else:
+                        add(op, group, outer, Item(-(1 << 30), 1 << 30))
+            elif isinstance(op, AccessOp):
+                access = self.nested[op][0]
+                low, high = _reach(op)
+                after = 4 * len(op.values) if isinstance(op, LoadMultipleOp) else 0
+                group = (access.buffer, access.signature)
+                add(op, group, group, Item(access.offset - high, access.offset - low, after))
+        for group, items in plan.groups.items():
+            plan.plans[group] = plan_pointers(items)
+        return plan
+
+    @staticmethod
+    def _outer(group: Group, depth: int) -> Group:
+        return group[0], _restrict(group[1], depth)
+
+    @staticmethod
+    def _stride(group: Group, depth: int) -> int:
+        return dict(group[1]).get(depth, 0)
+
+    def _travel(self, loop: ForOp, group: Group, depth: int) -> int:
+        """How far a loop carries a pointer; 0 where the pointer from before the loop is used again behind it."""
+        if loop.count is None or loop.lower is not None:
+            return 0
+        return loop.count.value.data * self._stride(group, depth)
+
+    # -- rewriting
+
+    def _lower(
+        self,
+        old: Block,
+        new: Block,
+        depth: int,
+        plan: _Plan,
+        pointers: dict[Group, list[tuple[SSAValue, int]]],
+    ) -> None:
+        """Moves a block's operations to `new`; `pointers` (value, position) is kept up to date."""
+        for op in list(old.ops):
+            if isinstance(op, YieldOp):
+                continue
+            if isinstance(op, ForOp):
+                self._lower_loop(op, new, depth, plan, pointers)
+            elif isinstance(op, AccessOp):
+                self._lower_access(op, new, plan, pointers)
+            else:
+                op.detach()
+                op.operands = [self.values.get(o, o) for o in op.operands]
+                new.add_op(op)
+
+    def _pointer(
+        self, op: Operation, key: Group, group: Group, new: Block, plan: _Plan, pointers: dict[Group, list[tuple[SSAValue, int]]]
+    ) -> tuple[int, SSAValue, int]:
+        """The pointer that serves an item, moved there if a segment begins."""
+        number = plan.numbers[op, key]
+        pointer_plan = plan.plans[group]
+        index, drift = pointer_plan.served[number]
+        segment = pointer_plan.segments[index]
+        value, position = pointers[group][segment.pointer]
+        wanted = segment.start + drift
+        if position != wanted:
+            value = _advance(new, value, wanted - position)
+            pointers[group][segment.pointer] = (value, wanted)
+        return segment.pointer, value, wanted
+
+    def _lower_access(
+        self, op: AccessOp, new: Block, plan: _Plan, pointers: dict[Group, list[tuple[SSAValue, int]]]
+    ) -> None:
+        access = self.nested[op][0]
+        group = (access.buffer, access.signature)
+        pointer, value, position = self._pointer(op, group, group, new, plan, pointers)
+        properties = {k: p for k, p in op.properties.items() if k != "strides"}
+        properties["offset"] = IntegerAttr(access.offset - position, 64)
+        if isinstance(op, LoadMultipleOp):
+            properties["advance"] = UnitAttr()
+            lowered = LoadMultipleOp.create(
+                operands=[value], properties=properties, result_types=[*(r.type for r in op.results), PointerType()]
+            )
+            pointers[group][pointer] = (lowered.results[-1], position + 4 * len(op.results))
+        else:
+            operands = [value] if not isinstance(op, StoreOp) else [value, self.values.get(op.value, op.value)]
+            lowered = type(op).create(
+                operands=operands, properties=properties, result_types=[r.type for r in op.results]
+            )
+        new.add_op(lowered)
+        for before, after in zip(op.results, lowered.results, strict=False):
+            self.values[before] = after
+
+    def _lower_loop(
+        self,
+        loop: ForOp,
+        new: Block,
+        depth: int,
+        plan: _Plan,
+        pointers: dict[Group, list[tuple[SSAValue, int]]],
+    ) -> None:
+        inner_plan = plan.inner[loop]
+        groups = self._loop_groups(loop, depth)
+        order = sorted(groups, key=lambda g: plan.numbers[loop, g])
+        entries: dict[Group, list[tuple[SSAValue, int]]] = {}
+        source: dict[Group, int] = {}
+        for group in order:
+            outer = self._outer(group, depth)
+            pointer, value, position = self._pointer(loop, group, outer, new, plan, pointers)
+            source[group] = pointer
+            pointer_plan = inner_plan.plans[group]
+            pointer_plan.settle(position, self._stride(group, depth))
+            lower = self._lower_bound(loop, group, depth, new)
+            entry: list[tuple[SSAValue, int]] = []
+            for p in range(pointer_plan.pointers):
+                start = pointer_plan.first(p).start
+                entry.append((_advance(new, value, start - position, lower), start))
+            entries[group] = entry
+        pointer_inits = [v for g in groups for v, _ in entries[g]]
+        inits = [self.values.get(v, v) for v in loop.inits]
+        body = Block(arg_types=[PointerType()] * len(pointer_inits) + [v.type for v in inits])
+        arguments = iter(body.args)
+        inside = {g: [(next(arguments), position) for _, position in entries[g]] for g in groups}
+        for before, after in zip(loop.body.block.args[1:], arguments, strict=True):
+            self.values[before] = after
+        self._lower(loop.body.block, body, depth + 1, inner_plan, inside)
+        yields: list[SSAValue] = []
+        for group in groups:
+            stride = self._stride(group, depth)
+            for (value, position), (_, start) in zip(inside[group], entries[group], strict=True):
+                yields.append(_advance(body, value, start + stride - position))
+        last = loop.body.block.last_op
+        carried = [self.values.get(v, v) for v in last.operands] if isinstance(last, YieldOp) else []
+        kept = [i for i, v in enumerate(yields) if v is not body.args[i]]
+        for i in range(len(pointer_inits)):
+            if i not in kept:
+                body.args[i].replace_all_uses_with(pointer_inits[i])
+        for i in reversed([i for i in range(len(pointer_inits)) if i not in kept]):
+            body.erase_arg(body.args[i])
+        body.add_op(YieldOp.create(operands=[*(yields[i] for i in kept), *carried]))
+        trip_count = loop.trip_count
+        repeat = make_repeat(
+            loop.count.value.data if loop.count is not None else None,
+            None if trip_count is None else self.values.get(trip_count, trip_count),
+            [*(pointer_inits[i] for i in kept), *inits],
+            Region(body),
+            loop.label.data if loop.label is not None else None,
+        )
+        new.add_op(repeat)
+        for before, after in zip(loop.results, repeat.results[len(kept) :], strict=True):
+            self.values[before] = after
+        self._leave(loop, groups, depth, entries, kept, repeat.results, source, pointers)
+
+    def _lower_bound(self, loop: ForOp, group: Group, depth: int, new: Block) -> SSAValue | None:
+        """Bytes from the induction variable's origin to its lower bound."""
+        stride = self._stride(group, depth)
+        if loop.lower is None or not stride:
+            return None
+        scale = ScaleOp.create(
+            operands=[self.values.get(loop.lower, loop.lower)],
+            properties={"factor": IntegerAttr(stride, 64)},
+            result_types=[INDEX],
+        )
+        new.add_op(scale)
+        return scale.result
+
+    def _leave(
+        self,
+        loop: ForOp,
+        groups: Sequence[Group],
+        depth: int,
+        entries: dict[Group, list[tuple[SSAValue, int]]],
+        kept: Sequence[int],
+        results: Sequence[SSAValue],
+        source: dict[Group, int],
+        pointers: dict[Group, list[tuple[SSAValue, int]]],
+    ) -> None:
+        """Behind the loop: the outer pointer goes on where the loop left it, if that is known."""
+        if loop.count is None or loop.lower is not None:
+            return
+        seen: set[Group] = set()
+        index = 0
+        for group in groups:
+            outer = self._outer(group, depth)
+            here = index
+            index += len(entries[group])
+            if outer in seen:
+                continue
+            seen.add(outer)
+            value, start = entries[group][0]
+            if here in kept:
+                value = results[list(kept).index(here)]
+                start += loop.count.value.data * self._stride(group, depth)
+            pointers[outer][source[group]] = (value, start)
+
+
+def _advance(block: Block, pointer: SSAValue, offset: int, amount: SSAValue | None = None) -> SSAValue:
+    if not offset and amount is None:
+        return pointer
+    op = AdvanceOp.create(
+        operands=[pointer] if amount is None else [pointer, amount],
+        properties={"offset": IntegerAttr(offset, 64)},
+        result_types=[PointerType()],
+    )
+    block.add_op(op)
+    return op.result
+
+
+def lower_kernels(kernels: Iterable[KernelOp]) -> None:
+    """Rewrites each kernel in place."""
+    for kernel in kernels:
+        _Lowering(kernel).run()
+
+
+@dataclass(frozen=True)
+class LoopLowerAddressesPass(ModulePass):
+    """Replaces induction variables by loop-carried pointers with constant offsets.
+
+    One pointer serves all accesses of a buffer with the same strides, as far as its window reaches; see
+    `ml4f.backend.loop.addressing`.
+
+        loop.for %i times 4 { %v = loop.load %x[%i] {strides = array<i64: 8>, offset = 4 : i64, …} }
+    becomes
+        loop.repeat times 4 carry (%p = %x) { %v = loop.load %p[] {offset = 4 : i64, …}; %q = loop.advance %p {offset = 8} … }
+    """
+
+    name = "loop-lower-addresses"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        lower_kernels(o for o in op.body.block.ops if isinstance(o, KernelOp))
