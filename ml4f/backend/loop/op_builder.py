@@ -68,7 +68,7 @@ class OpBuilder:
 
     def store(self, address: Address, value: SSAValue) -> None:
         operands, properties = self._access(address)
-        self._blocks[-1].add_op(v.StoreOp.create(operands=[*operands, value], properties=properties))
+        self._blocks[-1].add_op(v.StoreOp.create(operands=[value, *operands], properties=properties))
 
     def begin_loop(
         self, count: int | None, trip_count: Any, lower: Any, inits: Sequence[SSAValue], label: str

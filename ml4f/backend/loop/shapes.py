@@ -1,0 +1,60 @@
+"""Simplifies a nest's dims: drops those of extent 1 and merges neighbours that are contiguous in every operand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ml4f.backend.loop.nest import Extents, Guard, Linear, Nest
+
+
+def _without(linear: Linear, dropped: set[str]) -> Linear:
+    return Linear(tuple(t for t in linear.terms if t[0] not in dropped), linear.constant)
+
+
+def _mergeable(nest: Nest, outer: str, inner: str) -> bool:
+    extent = nest.extents[inner]
+    if any(g.expr.mentions(outer) or g.expr.mentions(inner) for g in nest.guards):
+        return False
+    return all(o.map.coefficient(outer) == extent * o.map.coefficient(inner) for o in nest.operands)
+
+
+def _redundant(nest: Nest, guard: Guard) -> bool:
+    low = high = guard.expr.constant
+    for dim, coefficient in guard.expr.terms:
+        reach = coefficient * (nest.extents[dim] - 1)
+        low, high = low + min(reach, 0), high + max(reach, 0)
+    return low >= 0 and high < guard.extent
+
+
+def _merge(extents: Extents, nest: Nest) -> tuple[Extents, str, str] | None:
+    for (outer, m), (inner, n) in zip(extents, extents[1:], strict=False):
+        if _mergeable(nest, outer, inner):
+            merged = tuple((d, m * n) if d == inner else (d, e) for d, e in extents if d != outer)
+            return merged, outer, inner
+    return None
+
+
+def simplify(nest: Nest) -> Nest:
+    """An equal nest with as few dims as possible. One dim of each kind that had any is kept."""
+    nest = replace(nest, guards=tuple(g for g in nest.guards if not _redundant(nest, g)))
+    ones = {d for d, n in nest.extents.items() if n == 1}
+    parallel = tuple((d, n) for d, n in nest.parallel if d not in ones) or nest.parallel[-1:]
+    reduction = tuple((d, n) for d, n in nest.reduction if d not in ones) or nest.reduction[-1:]
+    ones -= {d for d, _ in (*parallel, *reduction)}
+    nest = replace(
+        nest,
+        parallel=parallel,
+        reduction=reduction,
+        operands=tuple(replace(o, map=_without(o.map, ones)) for o in nest.operands),
+        guards=tuple(Guard(_without(g.expr, ones), g.extent) for g in nest.guards),
+    )
+    while True:
+        for kind in ("parallel", "reduction"):
+            found = _merge(getattr(nest, kind), nest)
+            if found is not None:
+                merged, outer, _ = found
+                operands = tuple(replace(o, map=_without(o.map, {outer})) for o in nest.operands)
+                nest = replace(nest, operands=operands, **{kind: merged})
+                break
+        else:
+            return nest

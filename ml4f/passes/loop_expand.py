@@ -1,0 +1,50 @@
+"""loop-expand: nests become loops with unrolled bodies, as their schedules say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+from ml4f.backend.loop.expand import ScheduleError, expand
+from ml4f.backend.loop.op_builder import OpBuilder
+from ml4f.dialects.loop.structure import KernelOp, NestOp
+
+
+def expand_kernel(kernel: KernelOp) -> None:
+    """Replaces the nest of a kernel, in place."""
+    block = kernel.body.block
+    nest = block.first_op
+    if not isinstance(nest, NestOp):
+        return
+    if nest.schedule is None:
+        raise PassFailedException(f"kernel @{kernel.sym_name.data} has no schedule; run loop-choose-schedule first")
+    spaces = dict(zip(block.args, (s.data for s in kernel.spaces), strict=True))
+    pointers = list(nest.pointers)
+    builder = OpBuilder(block, pointers, [spaces[p] for p in pointers])  # pyright: ignore[reportArgumentType]
+    try:
+        expand(nest.nest.data, nest.schedule.data, builder)
+    except ScheduleError as e:
+        raise PassFailedException(f"kernel @{kernel.sym_name.data}: {e}") from e
+    nest.detach()
+    nest.erase()
+
+
+@dataclass(frozen=True)
+class LoopExpandPass(ModulePass):
+    """Executes schedules: loops, unrolled bodies, a load for each address, products, epilogue.
+
+        loop.nest %x, %out : <parallel (d0 = 8) copy x["d0"], out["d0"]> schedule <loops (d0[2 * 4]) …>
+    becomes
+        loop.for %i times 4 { %a = loop.load %x[%i] … %b = loop.load %x[%i] … loop.store %a, %out[%i] … }
+    """
+
+    name = "loop-expand"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for kernel in op.body.block.ops:
+            if isinstance(kernel, KernelOp):
+                expand_kernel(kernel)

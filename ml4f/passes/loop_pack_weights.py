@@ -1,0 +1,141 @@
+"""loop-pack-weights: lays weights out in the order in which the schedule reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    BytesAttr,
+    DenseIntOrFPElementsAttr,
+    ModuleOp,
+    StringAttr,
+    SymbolRefAttr,
+    TensorType,
+    UnitAttr,
+    i8,
+)
+from xdsl.passes import ModulePass
+
+from ml4f.backend.loop.nest import Linear, Nest, Operand
+from ml4f.backend.loop.packing import pack_weights, weight_layout
+from ml4f.backend.loop.schedules import guard_bounds
+from ml4f.dialects.loop.attributes import NestAttr, PointerType
+from ml4f.dialects.loop.structure import CallOp, DataOp, KernelOp, NestOp, ProgramOp
+from ml4f.errors import InternalError
+
+
+def byte_data(data: bytes) -> DenseIntOrFPElementsAttr:
+    """A dense attribute over raw bytes."""
+    return DenseIntOrFPElementsAttr(TensorType(i8, [len(data)]), BytesAttr(data))
+
+
+def raw_bytes(data: DataOp) -> bytes:
+    """The bytes of a data op, as they stand in the object."""
+    buffer = data.value.data
+    assert isinstance(buffer, BytesAttr)
+    return buffer.data
+
+
+class _Packer:
+    def __init__(self, module: ModuleOp):
+        ops = list(module.body.block.ops)
+        self.module = module
+        self.data = {op.sym_name.data: op for op in ops if isinstance(op, DataOp)}
+        self.kernels = {op.sym_name.data: op for op in ops if isinstance(op, KernelOp)}
+        program = next(op for op in ops if isinstance(op, ProgramOp))
+        self.calls = [op for op in program.body.block.ops if isinstance(op, CallOp)]
+
+    def run(self) -> None:
+        for call in self.calls:
+            kernel = self.kernels[call.callee.root_reference.data]
+            nest = kernel.body.block.first_op
+            if isinstance(nest, NestOp) and nest.schedule is not None and "packed" not in nest.attributes:
+                if nest.schedule.data.trim is not None:
+                    self._add_bounds(call, kernel, nest)
+                if nest.nest.data.has("w"):
+                    self._pack(call, kernel, nest)
+                nest.attributes["packed"] = UnitAttr()
+        used = {a.root_reference.data for call in self.calls for a in call.arguments}
+        for name, op in list(self.data.items()):
+            if name not in used:
+                op.detach()
+                op.erase()
+
+    def _new_data(self, name: str, data: bytes, before: KernelOp) -> SymbolRefAttr:
+        symbol, i = name, 1
+        while symbol in self.data:
+            i += 1
+            symbol = f"{name}_{i}"
+        op = DataOp.create(properties={"sym_name": StringAttr(symbol), "value": byte_data(data)})
+        self.data[symbol] = op
+        block = self.module.body.block
+        block.insert_op_before(op, before)
+        return SymbolRefAttr(symbol)
+
+    def _array(self, call: CallOp, index: int) -> np.ndarray:
+        symbol = call.arguments.data[index].root_reference.data
+        if symbol not in self.data:
+            raise InternalError(f"{call.callee}: weights that are computed cannot be packed")
+        return np.frombuffer(raw_bytes(self.data[symbol]), dtype="<f4")
+
+    def _pack(self, call: CallOp, kernel: KernelOp, op: NestOp) -> None:
+        nest, schedule = op.nest.data, op.schedule
+        assert schedule is not None
+        layout = weight_layout(nest, schedule.data)
+        index = nest.index_of("w")
+        arguments = list(call.arguments.data)
+        bias = self._array(call, nest.index_of("bias")) if nest.has("bias") else None
+        packed = pack_weights(nest, layout, self._array(call, index), bias)
+        arguments[index] = self._new_data(f"{kernel.sym_name.data}_weights", packed, kernel)
+        if nest.has("bias"):
+            self._drop_bias(kernel, op, nest)
+            del arguments[nest.index_of("bias")]
+        call.properties["arguments"] = ArrayAttr(arguments)
+
+    @staticmethod
+    def _drop_bias(kernel: KernelOp, op: NestOp, nest: Nest) -> None:
+        """The biases stand in front of the weights of each block: one pointer serves both."""
+        index = nest.index_of("bias")
+        block = kernel.body.block
+        pointers = list(op.pointers)
+        pointers[index] = pointers[nest.index_of("w")]
+        op.operands = pointers
+        block.erase_arg(block.args[index])
+        spaces = list(kernel.spaces.data)
+        del spaces[index]
+        kernel.properties["spaces"] = ArrayAttr(spaces)
+
+    def _add_bounds(self, call: CallOp, kernel: KernelOp, op: NestOp) -> None:
+        """The table of a trimmed reduction dim: for each point of the parallel dim its first point and its count, bytes."""
+        nest, schedule = op.nest.data, op.schedule
+        assert schedule is not None and schedule.data.trim is not None
+        outer, inner = schedule.data.trim
+        guard = next(g for g in nest.guards if g.expr.mentions(inner))
+        table = bytes(n for bounds in guard_bounds(nest, guard, outer, inner) for n in bounds)
+        symbol = self._new_data(f"{kernel.sym_name.data}_bounds", table + bytes(-len(table) % 4), kernel)
+        op.properties["nest"] = NestAttr(
+            replace(nest, operands=(*nest.operands, Operand("bounds", Linear.of(**{outer: 2}))))
+        )
+        arg = kernel.body.block.insert_arg(PointerType(), len(kernel.body.block.args))
+        arg.name_hint = "bounds"
+        op.operands = [*op.operands, arg]
+        kernel.properties["spaces"] = ArrayAttr([*kernel.spaces.data, StringAttr("const")])
+        call.properties["arguments"] = ArrayAttr([*call.arguments.data, symbol])
+
+
+@dataclass(frozen=True)
+class LoopPackWeightsPass(ModulePass):
+    """Reorders each nest's weights into blocks, biases in front, in reading order; adds tables of trimmed bounds.
+
+        loop.call @k(@in, @w, @bias, @out)
+    becomes
+        loop.call @k(@in, @k_weights, @out)
+    """
+
+    name = "loop-pack-weights"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        _Packer(op).run()
