@@ -216,7 +216,7 @@ class _Lowering:
             )
             pointers[group][pointer] = (lowered.results[-1], position + 4 * len(op.results))
         else:
-            operands = [value] if not isinstance(op, StoreOp) else [value, self.values.get(op.value, op.value)]
+            operands = [value] if not isinstance(op, StoreOp) else [self.values.get(op.value, op.value), value]
             lowered = type(op).create(
                 operands=operands, properties=properties, result_types=[r.type for r in op.results]
             )

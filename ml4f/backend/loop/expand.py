@@ -263,9 +263,13 @@ class _Expansion:
                         continue
                     x = Address(x_index, x_point + x_offset, x_terms)
                     terms.append((key, x, weight(point, key) if weight is not None else None))
-            size = self.schedule.chunk or len(terms)
-            for i in range(0, len(terms), max(size, 1)):
-                self._chunk(env, terms[i : i + size], accumulators)
+            for role in self.schedule.early:
+                addresses = (x if role == "x" else w for _, x, w in terms)
+                self._load_all(role, (a for a in addresses if a is not None), "i32" if self.bits else "f32")
+            chunks = -(-len(terms) // (self.schedule.chunk or max(len(terms), 1)))
+            for i in range(chunks):
+                part = terms[i * len(terms) // chunks : (i + 1) * len(terms) // chunks]
+                self._chunk(env, part, accumulators)
 
     def _k_steps(self, env: Environment) -> list[list[dict[str, int]]]:
         """The body's reduction points as offsets in the tile, grouped into k-steps."""
@@ -276,9 +280,9 @@ class _Expansion:
             step = env[d].step
             explicit = self.schedule.explicit_order.get(d)
             ranges.append(explicit if explicit is not None and len(explicit) == step else range(step))
-        group = len(dims) - len(self.schedule.unroll) + self.schedule.group
-        outer, inner = product(*ranges[:group]), list(product(*ranges[group:]))
-        return [[dict(zip(dims, (*head, *tail), strict=True)) for tail in inner] for head in outer]
+        points = [dict(zip(dims, values, strict=True)) for values in product(*ranges)]
+        size = self.schedule.points or max(len(points), 1)
+        return [points[i : i + size] for i in range(0, len(points), size)]
 
     def _exists(self, env: Environment, point: dict[str, int], key: Point) -> bool:
         """Whether all guards hold for this term (the same for all iterations of the segment)."""

@@ -144,8 +144,9 @@ class Schedule:
     tile         parallel dims in the order in which a k-step visits its accumulators, outermost first
     unroll       reduction dims in the order in which the body visits its terms, outermost first
     order        explicit order of the points of a dim inside the body (stride-2 taps: even ones first)
-    group        a k-step is one point of the first `group` dims of `unroll`
+    points       a k-step is this many consecutive terms of the body; 0: all of them
     chunk        at most this many products behind one chain of loads; 0: the whole k-step
+    early        roles whose loads stand in front of the whole k-step, not of the chunk that needs them
     multiple     roles that are loaded by load-multiple instead of single loads
     trim         (parallel dim, reduction dim): the reduction dim's bounds depend on the parallel dim, read from a table
     hoist        constants of the epilogue are loaded once, before all loops
@@ -155,8 +156,9 @@ class Schedule:
     tile: tuple[str, ...] = ()
     unroll: tuple[str, ...] = ()
     order: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    group: int = 1
+    points: int = 1
     chunk: int = 0
+    early: tuple[str, ...] = ()
     multiple: tuple[str, ...] = ()
     trim: tuple[str, str] | None = None
     roll: tuple[str, str, int] | None = None

@@ -6,6 +6,7 @@ A candidate fixes the tile (pixels x filters), which reduction dims are unrolled
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ml4f.backend.loop.nest import Guard, Nest, Schedule, Segments, uniform_segments
 
@@ -80,6 +81,7 @@ def make_schedule(
     *,
     trim: tuple[str, str] | None = None,
     peel: bool = True,
+    points_per_step: int = 1,
     **options: object,
 ) -> Schedule:
     """A schedule from tile sizes of parallel dims (default 1) and unrolled sizes of reduction dims (default: whole)."""
@@ -107,6 +109,7 @@ def make_schedule(
         tile=tuple(tile),
         unroll=tuple(d for d in unroll if d in nest.reduction_dims),
         trim=trim,
+        points=points_per_step,
         **options,  # pyright: ignore[reportArgumentType]
     )
 
@@ -128,45 +131,162 @@ def unroll_steps(nest: Nest, order: Sequence[str], budget: int, forced: Sequence
 
 
 def default_schedule(nest: Nest) -> Schedule:
-    """A reasonable schedule without a search."""
-    return next(candidates(nest))
+    """A reasonable schedule without a search: a tile of 4 x 4, a little unrolling."""
+    if nest.combine == "mac":
+        pixel, filter_ = tile_dims(nest)
+        tiles = {d: min(4, nest.extents[d]) for d in (pixel, filter_) if d is not None}
+        return mac_schedule(nest, tiles, 6)
+    return plain_schedule(nest, 2 if costly_epilogue(nest) else 4, 9)
 
 
 def candidates(nest: Nest) -> Iterator[Schedule]:
-    """All schedules worth pricing, the plainest first."""
-    if nest.combine == "mac":
-        yield from _mac_candidates(nest)
-    else:
+    """All schedules worth pricing."""
+    if nest.combine != "mac":
         yield from _plain_candidates(nest)
+    elif any(nest.extents[d] > 1 for d in pixel_dims(nest)):
+        yield from _tile_candidates(nest)
+    else:
+        yield from _dense_candidates(nest)
 
 
-def _mac_candidates(nest: Nest) -> Iterator[Schedule]:
+def tile_dims(nest: Nest) -> tuple[str | None, str | None]:
+    """The (pixel, filter) dims of a tile: weights are shared along the first, inputs along the second."""
     trim = trimmable(nest)
-    forced = guarded_reductions(nest, trim)
-    pixels, filters = pixel_dims(nest), list(nest.filter_dims)
-    pixel = pixels[-1] if pixels and not (trim and pixels[-1] == trim[0]) else None
-    reads_all = bool(filters) and nest.by_role["x"].map.mentions(filters[-1])
-    filter_ = None if reads_all or not filters else filters[-1]
-    tiles = {d: n for d, n in ((pixel, 4), (filter_, 4)) if d is not None}
-    if pixel is None and filter_ is not None:
-        tiles[filter_] = 8
-    tiles = {d: min(n, nest.extents[d]) for d, n in tiles.items()}
-    order = [d for d in ("ky", "c", "kx") if d in nest.reduction_dims]
-    order = order or list(nest.reduction_dims)
+    pixels = [d for d in pixel_dims(nest) if not (trim and trim[0] == d)]
+    pixel = pixels[-1] if pixels else None
+    filters = [d for d in nest.filter_dims if not nest.by_role["x"].map.mentions(d)]
+    return pixel, filters[-1] if filters else None
+
+
+def costly_epilogue(nest: Nest) -> bool:
+    return any(s.kind == "activation" and s.name not in ("relu", "linear") for s in nest.epilogue)
+
+
+def reading_order(nest: Nest, dim: str, pixel: str | None, step: int) -> tuple[int, ...] | None:
+    """Taps that neighbouring pixels share, one behind the other: with a pixel stride of 2 the even taps, then the odd ones.
+
+    None where the natural order is right.
+    """
+    x = nest.by_role["x"].map
+    tap, stride = x.coefficient(dim), x.coefficient(pixel) if pixel else 0
+    if not tap or not stride or stride % tap or stride == tap or stride // tap >= step:
+        return None
+    ratio = stride // tap
+    return tuple(sorted(range(step), key=lambda i: (i % ratio, i)))
+
+
+def mac_schedule(
+    nest: Nest, tiles: dict[str, int], points: int, **options: object
+) -> Schedule:
+    """A convolution-like nest with this tile and about `points` reduction points in the body."""
+    trim = trimmable(nest)
+    pixel, _ = tile_dims(nest)
+    order = [d for d in ("ky", "c", "kx") if d in nest.reduction_dims] or list(nest.reduction_dims)
     if trim:
         order.remove(trim[1])
-    steps = unroll_steps(nest, order, 6, forced)
+    forced = guarded_reductions(nest, trim)
+    steps = unroll_steps(nest, order, points, forced)
+    explicit = []
+    for dim in order:
+        taps = reading_order(nest, dim, pixel, steps[dim])
+        if taps is not None:
+            explicit.append((dim, taps))
     if trim:
         steps[trim[1]] = 1
-    yield make_schedule(nest, tiles, steps, order, trim=trim)
+    return make_schedule(nest, tiles, steps, order, trim=trim, order=tuple(explicit), **options)
+
+
+MAX_TILE = 20
+"""Accumulators that leave room for inputs, weights and two temporaries in 32 registers."""
+
+
+def _tile_sizes(nest: Nest, pixel: str | None, filter_: str | None, most: int) -> list[tuple[int, int]]:
+    """The tiles with the fewest loads and the least left over, best first."""
+    pixels = nest.extents[pixel] if pixel else 1
+    filters = nest.extents[filter_] if filter_ else 1
+    x = nest.by_role["x"].map
+    stride = x.coefficient(pixel) if pixel else 0
+    taps = max((nest.extents[d] for d in nest.reduction_dims if stride and x.coefficient(d) == stride), default=1)
+
+    def cost(m: int, n: int) -> float:
+        total = 0.0
+        for size_m, count_m in split(pixels, m):
+            for size_n, count_n in split(filters, n):
+                loads = (size_m + taps - 1) / taps + size_n + 1
+                total += count_m * count_n * (2 * size_m * size_n + loads)
+        return total * 1.0 + 0.0
+
+    sizes = [
+        (m, n)
+        for m in range(1, min(pixels, 12) + 1)
+        for n in range(1, min(filters, 16) + 1)
+        if m * n <= 24 and m * n + min(m, 2) + n <= 30
+    ]
+    return sorted(sizes, key=lambda s: cost(*s))[:most]
+
+
+def _tile_candidates(nest: Nest) -> Iterator[Schedule]:
+    pixel, filter_ = tile_dims(nest)
+    for m, n in _tile_sizes(nest, pixel, filter_, 8):
+        tiles = {d: k for d, k in ((pixel, m), (filter_, n)) if d is not None}
+        seen = set()
+        for points in (4, 8, 16, 32):
+            if points * m * n > MAX_BODY_TERMS:
+                continue
+            schedule = mac_schedule(nest, tiles, points)
+            if m * n + m + n + 2 > 32:
+                schedule = replace(schedule, chunk=2 * n)
+            if schedule not in seen:
+                seen.add(schedule)
+                yield schedule
+
+
+def _dense_candidates(nest: Nest) -> Iterator[Schedule]:
+    """No pixels to share weights: each is loaded once, by load-multiple, the product takes its register."""
+    _, filter_ = tile_dims(nest)
+    filters = nest.extents[filter_] if filter_ else 1
+    sizes = sorted(range(1, min(filters, 16) + 1), key=lambda n: (-(-filters // n), n))[:2]
+    sizes += [n for n in (16, 8, 4) if n <= filters and n not in sizes]
+    for n in sizes:
+        tiles = {filter_: n} if filter_ else {}
+        for points in (4, 8, 12):
+            for multiple in ((), ("w",)):
+                chunk = min(12, 28 - n) // n * n or min(12, 28 - n)
+                yield mac_schedule(nest, tiles, points, points_per_step=4, chunk=chunk, early=("x",), multiple=multiple)
+
+
+def plain_schedule(nest: Nest, size: int, points: int, **options: object) -> Schedule:
+    """A nest without weights: a tile of `size` neighbouring results, the window unrolled as far as `points` allows."""
+    forced = guarded_reductions(nest, None)
+    dim = nest.parallel_dims[-1]
+    steps = unroll_steps(nest, nest.reduction_dims, points, forced)
+    costly = costly_epilogue(nest)
+    vector = 2 if costly else 4
+    return make_schedule(
+        nest, {dim: min(size, nest.extents[dim])}, steps, nest.reduction_dims, vector=vector, hoist=costly, **options
+    )
 
 
 def _plain_candidates(nest: Nest) -> Iterator[Schedule]:
-    trim = None
-    forced = guarded_reductions(nest, trim)
-    tiles = {nest.parallel_dims[-1]: min(4, nest.extents[nest.parallel_dims[-1]])}
-    steps = unroll_steps(nest, nest.reduction_dims, 9, forced)
-    expensive = any(s.kind == "activation" and s.name not in ("relu", "linear") for s in nest.epilogue)
-    if expensive:
-        tiles = {nest.parallel_dims[-1]: min(2, nest.extents[nest.parallel_dims[-1]])}
-    yield make_schedule(nest, tiles, steps, nest.reduction_dims, vector=2 if expensive else 4, hoist=expensive)
+    sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
+    extent = nest.extents[nest.parallel_dims[-1]]
+    for size in sizes:
+        if size > extent:
+            break
+        for points in (4, 9, 16):
+            for multiple in ((), ("x",)):
+                if multiple and keeps_in_core(nest):
+                    continue
+                schedule = plain_schedule(nest, size, points, multiple=multiple)
+                yield schedule
+                if schedule.hoist:
+                    yield replace(schedule, hoist=False)
+            if not nest.reduction:
+                break
+
+
+def keeps_in_core(nest: Nest) -> bool:
+    """Whether the values stay in core registers (load-multiple is for single-precision registers only)."""
+    from ml4f.backend.loop.expand import keeps_bits
+
+    return keeps_bits(nest)

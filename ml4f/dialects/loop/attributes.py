@@ -204,7 +204,7 @@ def _parse_order(parser: AttrParser) -> tuple[str, tuple[int, ...]]:
 
 @irdl_attr_definition
 class ScheduleAttr(Data[Schedule]):
-    """A `Schedule`: `<loops (oy[1 * 4], f[4 * 2], k[9 * 1]) tile (f, oy) unroll (k) group 1 chunk 0 …>`."""
+    """A `Schedule`: `<loops (oy[1 * 4], f[4 * 2], k[9 * 1]) tile (f, oy) unroll (k) points 1 chunk 0 …>`."""
 
     name = "loop.schedule"
 
@@ -215,13 +215,13 @@ class ScheduleAttr(Data[Schedule]):
             parser.parse_keyword("loops")
             values["loops"] = tuple(parser.parse_comma_separated_list(parser.Delimiter.PAREN, lambda: _parse_loop(parser)))
             while (key := parser.parse_optional_identifier()) is not None:
-                if key in ("tile", "unroll", "multiple"):
+                if key in ("tile", "unroll", "multiple", "early"):
                     values[key] = _parse_names(parser)
                 elif key == "order":
                     values[key] = tuple(
                         parser.parse_comma_separated_list(parser.Delimiter.PAREN, lambda: _parse_order(parser))
                     )
-                elif key in ("group", "chunk", "vector"):
+                elif key in ("points", "chunk", "vector"):
                     values[key] = parser.parse_integer()
                 elif key == "hoist":
                     values[key] = True
@@ -238,13 +238,13 @@ class ScheduleAttr(Data[Schedule]):
     def print_parameter(self, printer: Printer) -> None:
         s = self.data
         parts = ["loops (" + ", ".join(f"{d}{_segments_text(g)}" for d, g in s.loops) + ")"]
-        for key in ("tile", "unroll", "multiple"):
+        for key in ("tile", "unroll", "multiple", "early"):
             names = getattr(s, key)
             if names:
                 parts.append(f"{key} ({', '.join(names)})")
         if s.order:
             parts.append("order (" + ", ".join(f"{d}[{', '.join(map(str, p))}]" for d, p in s.order) + ")")
-        parts.append(f"group {s.group} chunk {s.chunk} vector {s.vector}")
+        parts.append(f"points {s.points} chunk {s.chunk} vector {s.vector}")
         if s.trim is not None:
             parts.append(f"trim ({s.trim[0]}, {s.trim[1]})")
         if s.roll is not None:

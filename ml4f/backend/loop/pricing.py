@@ -1,0 +1,308 @@
+"""Prices a schedule by expanding it into counts instead of operations.
+
+The estimate is the Cortex-M4F's issue cycles of the expanded body, with the scheduler's result taken for granted: one
+unbroken chain of loads in front of each chunk, no stalls where there is something to interleave. Against simulated
+cycles see tests/unit/test_pricing.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml4f.backend.loop.elementary import ACTIVATIONS
+from ml4f.backend.loop.expand import Address, Interleaved, ScheduleError, expand
+from ml4f.backend.loop.nest import Nest, Schedule
+from ml4f.backend.loop.schedules import guard_bounds
+
+S_REGISTERS = 32
+R_REGISTERS = 13
+"""Core registers that tile values may use besides the loop's counter (r0-r12, lr)."""
+
+LOOP_CYCLES = 4
+"""SUBS and a taken BNE."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """Estimated cycles of the kernel, peak live values by register file, and bytes of code."""
+
+    cycles: float
+    live_s: int
+    live_r: int
+    code_bytes: int
+
+    @property
+    def feasible(self) -> bool:
+        return self.live_s < S_REGISTERS and self.live_r <= R_REGISTERS
+
+
+class Number(int):
+    """A value of the estimator; a plain int is an immediate operand."""
+
+
+@dataclass
+class _Loop:
+    count: float
+    cycles: float = 0.0
+    outer_uses: set[Number] = field(default_factory=set)
+    operands: set[int] = field(default_factory=set)
+
+
+class Estimator:
+    """A `Builder` that counts. `_file[value]`: "s", "r", "i" (induction variables and bounds) or "none"."""
+
+    def __init__(self, dynamic_count: float = 1.0):
+        self._dynamic_count = dynamic_count
+        self._defined: list[int] = []
+        self._last: list[int] = []
+        self._file: list[str] = []
+        self._depth: list[int] = []
+        self._clock = 0
+        self._loops: list[_Loop] = [_Loop(1)]
+        self._in_chain = False
+        self.code = 0
+
+    # -- bookkeeping
+
+    def _define(self, file: str) -> Number:
+        self._defined.append(self._clock)
+        self._last.append(self._clock)
+        self._file.append(file)
+        self._depth.append(len(self._loops) - 1)
+        return Number(len(self._defined) - 1)
+
+    def _use(self, value: Number) -> None:
+        depth = self._depth[value]
+        if depth < len(self._loops) - 1:
+            self._loops[depth + 1].outer_uses.add(value)
+        self._last[value] = max(self._last[value], self._clock)
+
+    def _op(self, cycles: float, code: int, file: str, *operands: Any) -> Number:
+        self._clock += 1
+        for operand in operands:
+            if isinstance(operand, Number):
+                self._use(operand)
+        self._loops[-1].cycles += cycles
+        self.code += code
+        self._in_chain = False
+        return self._define(file)
+
+    def _float(self, cycles: float, *operands: Any) -> Number:
+        """A float operation of one instruction."""
+        return self._op(cycles, 4, "s", *operands)
+
+    # -- memory
+
+    def _touch(self, address: Address) -> None:
+        for loop in self._loops[1:]:
+            loop.operands.add(address.operand)
+
+    def load(self, address: Address, kind: str) -> int:
+        chained = self._in_chain
+        self._touch(address)
+        value = self._op(1 if chained else 2, 4, "s" if kind == "f32" else "r")
+        self._in_chain = True
+        return value
+
+    def load_byte(self, address: Address) -> int:
+        self._touch(address)
+        return self._op(2, 4, "i")
+
+    def load_multiple(self, address: Address, count: int) -> Sequence[int]:
+        self._touch(address)
+        first = self._op(1 + count, 4, "s")
+        return [first, *(self._define("s") for _ in range(count - 1))]
+
+    def store(self, address: Address, value: int) -> None:
+        self._touch(address)
+        self._op(2 if self._file[value] == "s" else 1, 4, "none", value)
+
+    # -- loops
+
+    def begin_loop(
+        self, count: int | None, trip_count: Any, lower: Any, inits: Sequence[int], label: str
+    ) -> tuple[int, Sequence[int]]:
+        loop = self._loops[-1]
+        loop.cycles += 1 + len(inits) - len(set(inits))
+        self.code += 4 * (1 + len(inits) - len(set(inits)))
+        if lower is not None:
+            loop.cycles += 4
+            self.code += 16
+        self._clock += 1
+        for value in (*inits, trip_count, lower):
+            if isinstance(value, Number):
+                self._use(value)
+        self._loops.append(_Loop(float(count) if count is not None else self._dynamic_count))
+        self._clock += 1
+        variable = self._define("i")
+        self._in_chain = False
+        return variable, [self._define(self._file[v]) for v in inits]
+
+    def end_loop(self, yields: Sequence[int]) -> Sequence[int]:
+        self._clock += 1
+        for value in yields:
+            self._use(Number(value))
+        loop = self._loops.pop()
+        bumps = len(loop.operands)
+        self.code += 4 * bumps + 6
+        self._loops[-1].cycles += loop.count * (loop.cycles + LOOP_CYCLES + bumps) - 2
+        for value in loop.outer_uses:
+            self._use(value)
+        self._clock += 1
+        self._in_chain = False
+        return [self._define(self._file[v]) for v in yields]
+
+    # -- arithmetic
+
+    def constant(self, x: float) -> int:
+        short = _short_float(x)
+        return self._op(1 if short else 3, 4 if short else 12, "s")
+
+    def int_constant(self, x: int) -> int:
+        return self._op(1, 4, "r")
+
+    def fadd(self, a: int, b: int) -> int:
+        return self._float(1, a, b)
+
+    fsub = fmul = fadd
+
+    def fdiv(self, a: int, b: int) -> int:
+        return self._float(14, a, b)
+
+    def fmax(self, a: int, b: int) -> int:
+        return self._op(4, 14, "s", a, b)
+
+    fmin = fmax
+
+    def fneg(self, a: int) -> int:
+        return self._float(1, a)
+
+    fabs = half_low = half_high = fneg
+
+    def fsqrt(self, a: int) -> int:
+        return self._float(14, a)
+
+    def fma(self, a: int, b: int, c: int) -> int:
+        return self._float(3, a, b, c)
+
+    def to_int(self, a: int) -> int:
+        return self._op(2, 8, "r", a)
+
+    to_int_nearest = to_int
+
+    def to_float(self, i: int) -> int:
+        return self._op(2, 8, "s", i)
+
+    def bits(self, a: int) -> int:
+        return self._op(1, 4, "r", a)
+
+    def from_bits(self, i: int) -> int:
+        return self._op(1, 4, "s", i)
+
+    def bits_pair(self, a: int, b: int) -> tuple[int, int]:
+        first = self._op(2, 4, "r", a, b)
+        return first, self._define("r")
+
+    def relu_bits(self, a: int) -> int:
+        return self._op(1, 4, "r", a)
+
+    def imax(self, a: int, b: int) -> int:
+        return self._op(2, 6, "r", a, b)
+
+    def iadd(self, a: int, b: Any) -> int:
+        return self._op(1, 4, "r", a, b)
+
+    isub = imul = iand = ior = ixor = ibic = iadd
+
+    def ishl(self, a: int, b: int) -> int:
+        return self._op(1, 4, "r", a)
+
+    ilshr = iashr = ishl
+
+    def fselect(self, predicate: str, a: int, b: int, t: int, f: int) -> int:
+        return self._op(4, 14, "s", a, b, t, f)
+
+    def iselect(self, predicate: str, a: int, b: Any, t: int, f: int) -> int:
+        return self._op(3, 10, "s", a, t, f)
+
+    def isel(self, predicate: str, a: int, b: Any, t: int, f: int) -> int:
+        return self._op(3, 8, "r", a, t, f)
+
+    # -- the result
+
+    def peak(self, file: str) -> int:
+        """The largest number of values of a register file that are alive at once."""
+        changes: dict[int, int] = {}
+        for value, kind in enumerate(self._file):
+            if kind == file and self._last[value] > self._defined[value]:
+                changes[self._defined[value]] = changes.get(self._defined[value], 0) + 1
+                changes[self._last[value]] = changes.get(self._last[value], 0) - 1
+        live = best = 0
+        for clock in sorted(changes):
+            live += changes[clock]
+            best = max(best, live)
+        return best
+
+    @property
+    def cycles(self) -> float:
+        return self._loops[0].cycles
+
+
+def _short_float(x: float) -> bool:
+    """Whether VMOV has an immediate for it: +-(16..31)/16 * 2^(-3..4)."""
+    if x == 0 or x != x or abs(x) == float("inf"):
+        return False
+    return any(abs(x) == m / 16 * 2.0**e for e in range(-3, 5) for m in range(16, 32))
+
+
+class _ConstantRecorder(Estimator):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[float, None] = {}
+
+    def constant(self, x: float) -> int:
+        self.seen[x] = None
+        return super().constant(x)
+
+
+def constants_of(nest: Nest) -> list[float]:
+    """The float constants that the epilogue uses, in order of first use."""
+    recorder = _ConstantRecorder()
+    lanes = Interleaved(recorder, 1, None)  # pyright: ignore[reportArgumentType]
+    for step in nest.epilogue:
+        if step.kind == "activation" and step.name not in ("linear", "relu"):
+            value: Any = (recorder.load(Address(0, 0, ()), "f32"),)
+            ACTIVATIONS[step.name].emit(lanes, value, *step.parameters)
+        elif step.role is None and step.parameters:
+            recorder.constant(step.parameters[0])
+    return list(recorder.seen)
+
+
+def price(nest: Nest, schedule: Schedule) -> Price | None:
+    """The price of a schedule; None where it cannot execute the nest."""
+    dynamic = 1.0
+    if schedule.trim is not None:
+        outer, inner = schedule.trim
+        guard = next(g for g in nest.guards if g.expr.mentions(inner))
+        bounds = guard_bounds(nest, guard, outer, inner)
+        dynamic = sum(count for _, count in bounds) / len(bounds)
+    estimator = Estimator(dynamic)
+    try:
+        if schedule.trim is not None and not nest.has("bounds"):
+            nest = with_bounds(nest, schedule)
+        expand(nest, schedule, estimator)  # pyright: ignore[reportArgumentType]
+    except ScheduleError:
+        return None
+    return Price(estimator.cycles, estimator.peak("s"), estimator.peak("r"), estimator.code)
+
+
+def with_bounds(nest: Nest, schedule: Schedule) -> Nest:
+    """The nest with the operand `bounds`, the table of a trimmed reduction dim (one byte each: first point, count)."""
+    from dataclasses import replace
+
+    from ml4f.backend.loop.nest import Linear, Operand
+
+    assert schedule.trim is not None
+    return replace(nest, operands=(*nest.operands, Operand("bounds", Linear.of(**{schedule.trim[0]: 2}))))
