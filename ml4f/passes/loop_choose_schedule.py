@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from ml4f.backend.loop.schedules import default_schedule
+from ml4f.backend.loop.search import choose_schedule
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import KernelOp, NestOp
 
@@ -21,11 +22,18 @@ def nests(module: ModuleOp) -> list[NestOp]:
 
 @dataclass(frozen=True)
 class LoopChooseSchedulePass(ModulePass):
-    """Chooses loops, tile and unrolling of every nest that has no schedule yet."""
+    """Chooses loops, tile and unrolling of every nest that has no schedule yet.
+
+    Prices candidates by expanding them (see `ml4f.backend.loop.search`); without `search` a plain default is taken.
+    """
 
     name = "loop-choose-schedule"
+
+    search: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for nest in nests(op):
             if nest.schedule is None:
-                nest.properties["schedule"] = ScheduleAttr(default_schedule(nest.nest.data))
+                algorithm = nest.nest.data
+                schedule = choose_schedule(algorithm)[0] if self.search else default_schedule(algorithm)
+                nest.properties["schedule"] = ScheduleAttr(schedule)

@@ -1,0 +1,62 @@
+"""loop-share-kernels: kernels with the same code become one that is called several times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, SymbolRefAttr
+from xdsl.passes import ModulePass
+
+from ml4f.dialects.loop.structure import CallOp, KernelOp, ProgramOp
+
+
+def fingerprint(kernel: KernelOp) -> tuple[object, ...]:
+    """Equal for kernels with the same code: op names, properties and value numbers, not names or locations."""
+    numbers: dict[object, int] = {}
+    out: list[object] = [kernel.spaces]
+    for arg in kernel.body.block.args:
+        numbers[arg] = len(numbers)
+    for op in kernel.walk():
+        if op is kernel:
+            continue
+        out.append(op.name)
+        out += [numbers.get(o, -1) for o in op.operands]
+        out += sorted(op.properties.items(), key=lambda item: item[0])
+        for region in op.regions:
+            for block in region.blocks:
+                for arg in block.args:
+                    numbers[arg] = len(numbers)
+                    out.append(arg.type)
+        for result in op.results:
+            numbers[result] = len(numbers)
+            out.append(result.type)
+    return tuple(out)
+
+
+@dataclass(frozen=True)
+class LoopShareKernelsPass(ModulePass):
+    """Keeps the first of each set of kernels that differ only in name; calls of the others go to it.
+
+        loop.kernel @a(%x : arena) { … }   loop.kernel @b(%x : arena) { … the same … }
+    becomes
+        loop.kernel @a(%x : arena) { … }
+    """
+
+    name = "loop-share-kernels"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        kept: dict[tuple[object, ...], str] = {}
+        renamed: dict[str, str] = {}
+        for kernel in [k for k in op.body.block.ops if isinstance(k, KernelOp)]:
+            key = fingerprint(kernel)
+            if key in kept:
+                renamed[kernel.sym_name.data] = kept[key]
+                kernel.detach()
+                kernel.erase(safe_erase=False)
+            else:
+                kept[key] = kernel.sym_name.data
+        for program in [p for p in op.body.block.ops if isinstance(p, ProgramOp)]:
+            for call in program.body.block.ops:
+                if isinstance(call, CallOp) and call.callee.root_reference.data in renamed:
+                    call.properties["callee"] = SymbolRefAttr(renamed[call.callee.root_reference.data])

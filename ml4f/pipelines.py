@@ -1,0 +1,42 @@
+"""The pipelines: named tuples of passes that read as documentation. Stages are where IR can be looked at."""
+
+from __future__ import annotations
+
+NN_OPTIMIZE = (
+    "nn-canonicalize",
+    "nn-fold-batch-norm",
+    "nn-fuse-activation",
+    "nn-canonicalize",
+    "nn-remove-dead-code",
+)
+"""Fewer and larger tensor operations."""
+
+TO_LOOP = ("convert-nn-to-loop",)
+
+LOOP = (
+    "loop-choose-schedule",
+    "loop-pack-weights",
+    "loop-plan-memory",
+    "loop-expand",
+    "loop-lower-addresses",
+    "loop-share-kernels",
+)
+"""From algorithms to pointers."""
+
+THUMB = (
+    "convert-loop-to-thumb",
+    "thumb-schedule",
+    "thumb-legalize-ties",
+    "thumb-allocate-registers",
+    "thumb-verify-allocation",
+)
+"""From pointers to instructions in registers."""
+
+MINIMAL_THUMB = tuple(p for p in THUMB if p != "thumb-schedule")
+
+DEFAULT = (*NN_OPTIMIZE, *TO_LOOP, *LOOP, *THUMB)
+UNOPTIMIZED = (*TO_LOOP, "loop-choose-schedule{search=false}", *LOOP[1:-1], *MINIMAL_THUMB)
+"""The shortest pipeline that works."""
+
+STAGES = {"nn": NN_OPTIMIZE[-1], "loop": LOOP[-1], "thumb": THUMB[-1]}
+"""The pass behind which a level is in its final form."""
