@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ml4f.backend.loop.elementary import ACTIVATIONS, Emitter, prelu
 from ml4f.backend.loop.nest import Nest, Schedule, Step, steps_of
 from ml4f.backend.loop.packing import WeightLayout, tile_points, weight_layout
+from ml4f.backend.loop.roll import expand_rolled
 
 Value = Any
 """A value of the builder: an SSA value, or whatever a pricing builder uses."""
@@ -131,10 +132,7 @@ class _Expansion:
         if self.constants is not None:
             self._hoist_constants()
         if self.schedule.roll is not None:
-            from ml4f.backend.loop.roll import expand_rolled
-
-            expand_rolled(self)
-            return
+            self.parallel_loops = [(d, s) for d, s in self.parallel_loops if d != self.schedule.roll[0]]
         self.parallel(0, {})
 
     def _hoist_constants(self) -> None:
@@ -149,7 +147,12 @@ class _Expansion:
 
     def parallel(self, level: int, env: Environment) -> None:
         if level == len(self.parallel_loops):
-            self.tile(env)
+            if self.schedule.roll is not None:
+                outer, self.cache = self.cache, {}
+                expand_rolled(self, env)
+                self.cache = outer
+            else:
+                self.tile(env)
             return
         dim, segments = self.parallel_loops[level]
         for index, (start, step, count) in enumerate(steps_of(segments)):
@@ -174,15 +177,18 @@ class _Expansion:
 
     def tile(self, env: Environment) -> None:
         """One tile: its accumulators through all reduction loops, then the epilogue."""
-        steps = {d: env[d].step for d in self.nest.parallel_dims}
-        order = [d for d in self.nest.parallel_dims if d not in self.schedule.tile] + list(self.schedule.tile)
-        points = [tuple(p[d] for d in self.nest.parallel_dims) for p in tile_points(steps, order)]
-        accumulators: dict[Point, Value] = dict.fromkeys(points)
+        accumulators: dict[Point, Value] = dict.fromkeys(self.tile_points(env))
         outer = self.cache
         self.cache = dict(outer)
         self.reduce(0, env, accumulators)
         self.epilogue(env, accumulators)
         self.cache = outer
+
+    def tile_points(self, env: Environment) -> list[Point]:
+        """The accumulators' offsets in the tile, in the schedule's order."""
+        steps = {d: env[d].step for d in self.nest.parallel_dims}
+        order = [d for d in self.nest.parallel_dims if d not in self.schedule.tile] + list(self.schedule.tile)
+        return [tuple(p[d] for d in self.nest.parallel_dims) for p in tile_points(steps, order)]
 
     def reduce(self, level: int, env: Environment, accumulators: dict[Point, Value]) -> None:
         if level == len(self.reduction_loops):
@@ -253,26 +259,32 @@ class _Expansion:
             (key, sum(4 * x_map.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True)))
             for key in accumulators
         ]
-        weight = self._weight_addressing(env) if self.layout is not None else None
+        weight = self.weight_addressing(env) if self.layout is not None else None
         for k_step in steps:
             terms: list[tuple[Point, Address, Address | None]] = []
             for point in k_step:
                 x_point = x_base + sum(4 * x_map.coefficient(d) * o for d, o in point.items())
                 for key, x_offset in parallel_offsets:
-                    if not self._exists(env, point, key):
+                    if not self.exists(env, point, key):
                         continue
                     x = Address(x_index, x_point + x_offset, x_terms)
                     terms.append((key, x, weight(point, key) if weight is not None else None))
             for role in self.schedule.early:
                 addresses = (x if role == "x" else w for _, x, w in terms)
-                self._load_all(role, (a for a in addresses if a is not None), "i32" if self.bits else "f32")
+                self.load_all(role, (a for a in addresses if a is not None), "i32" if self.bits else "f32")
             chunks = -(-len(terms) // (self.schedule.chunk or max(len(terms), 1)))
             for i in range(chunks):
                 part = terms[i * len(terms) // chunks : (i + 1) * len(terms) // chunks]
                 self._chunk(env, part, accumulators)
 
     def _k_steps(self, env: Environment) -> list[list[dict[str, int]]]:
-        """The body's reduction points as offsets in the tile, grouped into k-steps."""
+        """The body's reduction points, grouped into k-steps."""
+        points = self.reduction_points(env)
+        size = self.schedule.points or max(len(points), 1)
+        return [points[i : i + size] for i in range(0, len(points), size)]
+
+    def reduction_points(self, env: Environment) -> list[dict[str, int]]:
+        """The body's reduction points as offsets in the tile, in reading order."""
         dims = list(self.schedule.unroll)
         dims = [d for d in self.nest.reduction_dims if d not in dims] + dims
         ranges: list[Sequence[int]] = []
@@ -280,14 +292,20 @@ class _Expansion:
             step = env[d].step
             explicit = self.schedule.explicit_order.get(d)
             ranges.append(explicit if explicit is not None and len(explicit) == step else range(step))
-        points = [dict(zip(dims, values, strict=True)) for values in product(*ranges)]
-        size = self.schedule.points or max(len(points), 1)
-        return [points[i : i + size] for i in range(0, len(points), size)]
+        return [dict(zip(dims, values, strict=True)) for values in product(*ranges)]
 
-    def _exists(self, env: Environment, point: dict[str, int], key: Point) -> bool:
-        """Whether all guards hold for this term (the same for all iterations of the segment)."""
+    def x_address(self, env: Environment, point: dict[str, int], key: Point) -> Address:
+        """Where the input of one term lies."""
+        base, terms = self.base_address("x", env)
+        map_ = self.nest.by_role["x"].map
+        base += sum(4 * map_.coefficient(d) * o for d, o in point.items())
+        base += sum(4 * map_.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True))
+        return Address(self.operand_index["x"], base, terms)
+
+    def exists(self, env: Environment, point: dict[str, int], key: Point, ignore: str | None = None) -> bool:
+        """Whether all guards (but those that mention `ignore`) hold for this term, in all iterations of the segment."""
         for i, guard in enumerate(self.nest.guards):
-            if i in self.trimmed:
+            if i in self.trimmed or (ignore is not None and guard.expr.mentions(ignore)):
                 continue
             value = guard.expr.constant
             for dim, coefficient in guard.expr.terms:
@@ -297,7 +315,7 @@ class _Expansion:
                 return False
         return True
 
-    def _weight_addressing(self, env: Environment) -> Callable[[dict[str, int], Point], Address]:
+    def weight_addressing(self, env: Environment) -> Callable[[dict[str, int], Point], Address]:
         layout = self.layout
         assert layout is not None
         offset, terms, filters = self.weight_base(env)
@@ -332,15 +350,15 @@ class _Expansion:
         accumulators: dict[Point, Value],
     ) -> None:
         kind = "i32" if self.bits else "f32"
-        self._load_all("x", (x for _, x, _ in terms), kind)
+        self.load_all("x", (x for _, x, _ in terms), kind)
         weights = [w for _, _, w in terms if w is not None]
         if weights:
-            self._load_all("w", weights, kind)
+            self.load_all("w", weights, kind)
         for key, x, w in terms:
-            value = self.cache[x] if w is None else self.b.fmul(self.cache[x], self._weight(w))
+            value = self.cache[x] if w is None else self.b.fmul(self.cache[x], self.weight(w))
             self._accumulate(env, accumulators, key, value)
 
-    def _load_all(self, role: str, addresses: Iterable[Address], kind: str) -> None:
+    def load_all(self, role: str, addresses: Iterable[Address], kind: str) -> None:
         half = role == "w" and self.layout is not None and self.layout.element_bytes == 2
         missing: list[Address] = []
         for address in addresses:
@@ -357,7 +375,7 @@ class _Expansion:
             for address in missing:
                 self.cache[address] = self.b.load(address, kind)
 
-    def _weight(self, address: Address) -> Value:
+    def weight(self, address: Address) -> Value:
         if self.layout is None or self.layout.element_bytes == 4:
             return self.cache[address]
         key = ("half", address)
@@ -369,7 +387,7 @@ class _Expansion:
     def _accumulate(self, env: Environment, accumulators: dict[Point, Value], key: Point, value: Value) -> None:
         previous = accumulators[key]
         if previous is None and self.nest.has("bias"):
-            previous = self._bias(env, key)
+            previous = self.bias(env, key)
         if previous is None:
             accumulators[key] = value
         elif self.nest.combine == "max":
@@ -379,7 +397,7 @@ class _Expansion:
 
     # -- accumulators' first values
 
-    def _bias(self, env: Environment, key: Point) -> Value:
+    def bias(self, env: Environment, key: Point) -> Value:
         """The bias of an accumulator, loaded once a tile; in front of its block when weights are packed."""
         dims = self.nest.parallel_dims
         if self.layout is not None:
@@ -406,11 +424,11 @@ class _Expansion:
     def _start_accumulators(self, env: Environment, accumulators: dict[Point, Value]) -> None:
         for key, value in accumulators.items():
             if value is None:
-                accumulators[key] = self._initial(env, key)
+                accumulators[key] = self.initial(env, key)
 
-    def _initial(self, env: Environment, key: Point) -> Value:
+    def initial(self, env: Environment, key: Point) -> Value:
         if self.nest.has("bias"):
-            return self._bias(env, key)
+            return self.bias(env, key)
         if self.bits:
             return self.b.int_constant(0)
         name = ("initial", self.nest.initial)

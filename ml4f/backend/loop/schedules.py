@@ -5,10 +5,12 @@ A candidate fixes the tile (pixels x filters), which reduction dims are unrolled
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ml4f.backend.loop.nest import Guard, Nest, Schedule, Segments, uniform_segments
+from ml4f.backend.loop.roll import rolling
 
 MAX_BODY_TERMS = 640
 """The largest number of products in one body; more makes no measurable difference and costs code."""
@@ -176,10 +178,13 @@ def reading_order(nest: Nest, dim: str, pixel: str | None, step: int) -> tuple[i
 
 
 def mac_schedule(
-    nest: Nest, tiles: dict[str, int], points: int, **options: object
+    nest: Nest, tiles: dict[str, int], points: int, *, use_trim: bool = True, **options: object
 ) -> Schedule:
-    """A convolution-like nest with this tile and about `points` reduction points in the body."""
-    trim = trimmable(nest)
+    """A convolution-like nest with this tile and about `points` reduction points in the body.
+
+    Without `use_trim` vertical padding is peeled: each row whose taps differ gets code of its own.
+    """
+    trim = trimmable(nest) if use_trim else None
     pixel, _ = tile_dims(nest)
     order = [d for d in ("ky", "c", "kx") if d in nest.reduction_dims] or list(nest.reduction_dims)
     if trim:
@@ -225,7 +230,48 @@ def _tile_sizes(nest: Nest, pixel: str | None, filter_: str | None, most: int) -
     return sorted(sizes, key=lambda s: cost(*s))[:most]
 
 
+PEELED_TERMS = 32
+"""With more reduction points than this, peeled rows are too much code."""
+
+
+def peelable(nest: Nest) -> bool:
+    """Whether all reduction dims may be unrolled in every row variant."""
+    return nest.terms() // max(math.prod(n for _, n in nest.parallel), 1) <= PEELED_TERMS
+
+
+def _rolled_candidates(nest: Nest) -> Iterator[Schedule]:
+    """Depthwise-like: one channel's weights stay in registers while the rows go by."""
+    dims = pixel_dims(nest)
+    if not {"oy", "ky"} <= set(nest.extents) or "oy" not in dims or len(dims) > 2:
+        return
+    if any(not nest.by_role["x"].map.mentions(d) for d in nest.filter_dims) or nest.extents["oy"] < 4:
+        return
+    geometry = rolling(nest, "oy", "ky")
+    if geometry is None or len(geometry.steady) < 4:
+        return
+    columns = [d for d in dims if d != "oy"]
+    for width in (4, 5, 6, 3) if columns else (1,):
+        if columns and width > nest.extents[columns[0]]:
+            continue
+        for unrolled in (1, 2, 3):
+            loops: list[tuple[str, Segments]] = []
+            for dim in columns:
+                loops.append((dim, uniform_segments(nest, dim, width)))
+            loops += [(d, ((1, nest.extents[d]),)) for d in nest.filter_dims]
+            loops.append(("oy", ((1, nest.extents["oy"]),)))
+            loops += [(d, ((nest.extents[d], 1),)) for d in nest.reduction_dims]
+            for chunk in (3, 4, 5):
+                yield Schedule(
+                    loops=tuple(loops),
+                    tile=tuple(columns),
+                    unroll=tuple(nest.reduction_dims),
+                    chunk=chunk,
+                    roll=("oy", "ky", unrolled),
+                )
+
+
 def _tile_candidates(nest: Nest) -> Iterator[Schedule]:
+    yield from _rolled_candidates(nest)
     pixel, filter_ = tile_dims(nest)
     for m, n in _tile_sizes(nest, pixel, filter_, 8):
         tiles = {d: k for d, k in ((pixel, m), (filter_, n)) if d is not None}
@@ -233,12 +279,13 @@ def _tile_candidates(nest: Nest) -> Iterator[Schedule]:
         for points in (4, 8, 16, 32):
             if points * m * n > MAX_BODY_TERMS:
                 continue
-            schedule = mac_schedule(nest, tiles, points)
-            if m * n + m + n + 2 > 32:
-                schedule = replace(schedule, chunk=2 * n)
-            if schedule not in seen:
-                seen.add(schedule)
-                yield schedule
+            for use_trim in (True, False) if trimmable(nest) and peelable(nest) else (True,):
+                schedule = mac_schedule(nest, tiles, points, use_trim=use_trim)
+                if m * n + m + n + 2 > 32:
+                    schedule = replace(schedule, chunk=2 * n)
+                if schedule not in seen:
+                    seen.add(schedule)
+                    yield schedule
 
 
 def _dense_candidates(nest: Nest) -> Iterator[Schedule]:
