@@ -24,6 +24,8 @@ from ml4f.backend.thumb.function_data import (
 )
 
 MASK = (1 << 32) - 1
+STEP_LIMIT = 50_000
+"""Instructions after which the loops of a wrongly allocated program are left."""
 
 
 class Build:
@@ -388,6 +390,7 @@ class Machine:
         self.memory: dict[tuple[str, int], int] = {}
         self.frame: dict[int, int] = {}
         self.calls: list[tuple[int, ...]] = []
+        self.budget = STEP_LIMIT
 
     def cell(self, value: int) -> object:
         if not self.physical:
@@ -401,7 +404,7 @@ class Machine:
         self.cells[self.cell(value)] = content & MASK
 
     def run(self) -> tuple[object, object]:
-        """What can be observed: the final memory and the calls made."""
+        """What can be observed: the final memory and the calls made (a wrong program may be cut short)."""
         for index, value in enumerate(self.function.args):
             self.put(value, 0x10000 * (index + 1))
         self.steps(self.function.body)
@@ -428,7 +431,7 @@ class Machine:
                 else:
                     remaining = self.get(step.counter) - 1
                     self.put(step.counter, remaining)
-                if remaining & MASK == 0 or remaining > 1000:
+                if remaining & MASK == 0 or self.budget < 0:
                     return
         for value, content in zip(step.args, inits, strict=True):
             self.put(value, content)
@@ -441,6 +444,7 @@ class Machine:
             self.put(value, self.get(arg))
 
     def instruction(self, step: Instruction) -> None:
+        self.budget -= 1
         if self.physical and step.early_clobber:
             tied = {result for _, result in step.ties}
             for index, value in enumerate(step.defs):
