@@ -1,0 +1,236 @@
+"""Activation functions as short, branch-free sequences of float32 and int32 operations.
+
+Each function is written once against an abstract `Emitter`: a builder turns it into operations, an estimator into
+cycles, a numpy evaluator into numbers. `ACTIVATIONS` maps the names of the nn dialect to those functions, to their exact
+definitions in float64 (`elementary_reference`) and to the error they may have. Functions see emitters and parameters,
+never values. The ones that need an exponential or a logarithm are in `elementary_transcendental`.
+
+Where the sign decides, the bit pattern is compared instead of the value: that needs no constant in a register.
+NaN gives NaN, but for `relu` of a NaN whose sign bit is set, which is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ml4f.backend.loop import elementary_reference as reference
+
+Value = Any
+"""A value of the emitter."""
+
+
+class Emitter(Protocol):
+    """The operations a function may use; `ml4f.dialects.loop.values` defines each exactly."""
+
+    def constant(self, x: float) -> Value: ...
+    def int_constant(self, x: int) -> Value: ...
+    def fadd(self, a: Value, b: Value) -> Value: ...
+    def fsub(self, a: Value, b: Value) -> Value: ...
+    def fmul(self, a: Value, b: Value) -> Value: ...
+    def fdiv(self, a: Value, b: Value) -> Value: ...
+    def fmax(self, a: Value, b: Value) -> Value: ...
+    def fmin(self, a: Value, b: Value) -> Value: ...
+    def fneg(self, a: Value) -> Value: ...
+    def fabs(self, a: Value) -> Value: ...
+    def fsqrt(self, a: Value) -> Value: ...
+    def fma(self, a: Value, b: Value, c: Value) -> Value: ...
+    def to_int(self, a: Value) -> Value: ...
+    def to_int_nearest(self, a: Value) -> Value: ...
+    def to_float(self, i: Value) -> Value: ...
+    def bits(self, a: Value) -> Value: ...
+    def from_bits(self, i: Value) -> Value: ...
+    def relu_bits(self, a: Value) -> Value: ...
+    def imax(self, a: Value, b: Value) -> Value: ...
+    def iadd(self, a: Value, b: Value | int) -> Value: ...
+    def isub(self, a: Value, b: Value | int) -> Value: ...
+    def imul(self, a: Value, b: Value | int) -> Value: ...
+    def iand(self, a: Value, b: Value | int) -> Value: ...
+    def ior(self, a: Value, b: Value | int) -> Value: ...
+    def ixor(self, a: Value, b: Value | int) -> Value: ...
+    def ibic(self, a: Value, b: Value | int) -> Value: ...
+    def ishl(self, a: Value, b: int) -> Value: ...
+    def ilshr(self, a: Value, b: int) -> Value: ...
+    def iashr(self, a: Value, b: int) -> Value: ...
+    def fselect(self, predicate: str, a: Value, b: Value, t: Value, f: Value) -> Value: ...
+    def iselect(self, predicate: str, a: Value, b: Value | int, t: Value, f: Value) -> Value: ...
+    def isel(self, predicate: str, a: Value, b: Value | int, t: Value, f: Value) -> Value: ...
+
+
+@dataclass(frozen=True)
+class ActivationInfo:
+    """One function.
+
+    `emit(emitter, x, *parameters)` is its value in float32 operations; `reference(x, *parameters)` its exact definition
+    on float64 arrays; `max_ulp` the largest error of `emit` against the reference, in units of the float32 result's
+    last place, over all float32; `live` roughly how many float registers it needs at once, constants included.
+    Parameters are Python floats that are rounded to float32 first, by both.
+    """
+
+    emit: Callable[..., Value]
+    reference: Callable[..., np.ndarray]
+    max_ulp: float
+    live: int
+
+
+def _linear(e: Emitter, x: Value) -> Value:
+    return x
+
+
+def _relu(e: Emitter, x: Value) -> Value:
+    return e.from_bits(e.relu_bits(e.bits(x)))
+
+
+def _relu6(e: Emitter, x: Value) -> Value:
+    return _clip(e, x, 0.0, 6.0)
+
+
+def _clip(e: Emitter, x: Value, low: float = -math.inf, high: float = math.inf) -> Value:
+    if low > -math.inf:
+        x = e.fmax(x, e.constant(low))
+    if high < math.inf:
+        x = e.fmin(x, e.constant(high))
+    return x
+
+
+def prelu(e: Emitter, x: Value, slope: Value) -> Value:
+    """`x` where `x >= 0`, else `slope * x`; without constants."""
+    return e.iselect("ge", e.bits(x), 0, x, e.fmul(x, slope))
+
+
+def _leaky_relu(e: Emitter, x: Value, alpha: float = 0.01) -> Value:
+    return prelu(e, x, e.constant(alpha))
+
+
+def _thresholded_relu(e: Emitter, x: Value, alpha: float = 1.0) -> Value:
+    return e.fselect("le", x, e.constant(alpha), e.constant(0.0), x)
+
+
+def _keras_relu(
+    e: Emitter, x: Value, max_value: float = math.inf, negative_slope: float = 0.0, threshold: float = 0.0
+) -> Value:
+    if negative_slope == 0 and threshold == 0:
+        y = e.fmax(x, e.constant(0.0))
+    elif negative_slope == 0:
+        y = e.fselect("lt", x, e.constant(threshold), e.constant(0.0), x)
+    elif threshold == 0:
+        y = _leaky_relu(e, x, negative_slope)
+    else:
+        limit = e.constant(threshold)
+        y = e.fselect("lt", x, limit, e.fmul(e.fsub(x, limit), e.constant(negative_slope)), x)
+    if max_value < math.inf:
+        top = e.constant(max_value)
+        y = e.fselect("ge", x, top, top, y)
+    return y
+
+
+def _hard_sigmoid(e: Emitter, x: Value, alpha: float = 0.2, beta: float = 0.5) -> Value:
+    # Rounded once, so that nothing cancels where alpha * x is close to -beta.
+    return _clip(e, e.fma(x, e.constant(alpha), e.constant(beta)), 0.0, 1.0)
+
+
+def _hard_swish(e: Emitter, x: Value) -> Value:
+    # x + 3 is exact near -3, where x / 6 + 0.5 would cancel; below, the factor is 0 and x must not be -inf.
+    x = e.fmax(x, e.constant(-3.0))
+    gate = e.fmin(e.fadd(x, e.constant(3.0)), e.constant(6.0))
+    return e.fmul(x, e.fmul(gate, e.constant(1 / 6)))
+
+
+def _softsign(e: Emitter, x: Value) -> Value:
+    # 2^30 is far beyond where the result is 1, and keeps infinities out of the quotient.
+    x = _clip(e, x, -(2.0**30), 2.0**30)
+    return e.fdiv(x, e.fadd(e.fabs(x), e.constant(1.0)))
+
+
+def _sqrt(e: Emitter, x: Value) -> Value:
+    return e.fsqrt(x)
+
+
+def _reciprocal(e: Emitter, x: Value) -> Value:
+    return e.fdiv(e.constant(1.0), x)
+
+
+def _abs(e: Emitter, x: Value) -> Value:
+    return e.fabs(x)
+
+
+def _neg(e: Emitter, x: Value) -> Value:
+    return e.fneg(x)
+
+
+def _square(e: Emitter, x: Value) -> Value:
+    return e.fmul(x, x)
+
+
+def _keep_integers(e: Emitter, x: Value, rounded: Value) -> Value:
+    """`rounded`, but x itself from 2^23 up, where every float32 is an integer, and for NaN."""
+    return e.fselect("lt", e.fabs(x), e.constant(2.0**23), rounded, x)
+
+
+def _floor(e: Emitter, x: Value) -> Value:
+    towards_zero = e.to_float(e.to_int(x))
+    below = e.fsub(towards_zero, e.constant(1.0))
+    return _keep_integers(e, x, e.fselect("gt", towards_zero, x, below, towards_zero))
+
+
+def _ceil(e: Emitter, x: Value) -> Value:
+    towards_zero = e.to_float(e.to_int(x))
+    above = e.fadd(towards_zero, e.constant(1.0))
+    return _keep_integers(e, x, e.fselect("lt", towards_zero, x, above, towards_zero))
+
+
+def _round(e: Emitter, x: Value) -> Value:
+    return _keep_integers(e, x, e.to_float(e.to_int_nearest(x)))
+
+
+def _sign(e: Emitter, x: Value) -> Value:
+    zero = e.constant(0.0)
+    return e.fselect("gt", x, zero, e.constant(1.0), e.fselect("lt", x, zero, e.constant(-1.0), x))
+
+
+ACTIVATIONS: dict[str, ActivationInfo] = {
+    "linear": ActivationInfo(_linear, reference.linear, 0, 0),
+    "relu": ActivationInfo(_relu, reference.relu, 0, 1),
+    "relu6": ActivationInfo(_relu6, reference.relu6, 0, 3),
+    "clip": ActivationInfo(_clip, reference.clip, 0, 3),
+    "leaky_relu": ActivationInfo(_leaky_relu, reference.leaky_relu, 0.5, 3),
+    "thresholded_relu": ActivationInfo(_thresholded_relu, reference.thresholded_relu, 0, 3),
+    "keras_relu": ActivationInfo(_keras_relu, reference.keras_relu, 1, 5),
+    "hard_sigmoid": ActivationInfo(_hard_sigmoid, reference.hard_sigmoid, 0.5, 5),
+    "hard_swish": ActivationInfo(_hard_swish, reference.hard_swish, 2, 5),
+    "softsign": ActivationInfo(_softsign, reference.softsign, 1, 4),
+    "sqrt": ActivationInfo(_sqrt, reference.sqrt, 0.5, 1),
+    "reciprocal": ActivationInfo(_reciprocal, reference.reciprocal, 0.5, 2),
+    "abs": ActivationInfo(_abs, reference.absolute, 0, 1),
+    "neg": ActivationInfo(_neg, reference.negative, 0, 1),
+    "square": ActivationInfo(_square, reference.square, 0.5, 1),
+    "floor": ActivationInfo(_floor, reference.floor, 0, 5),
+    "ceil": ActivationInfo(_ceil, reference.ceil, 0, 5),
+    "round": ActivationInfo(_round, reference.round_half_even, 0, 3),
+    "sign": ActivationInfo(_sign, reference.sign, 0, 4),
+}
+"""By the name of the nn dialect's activation."""
+
+
+def fused_multiply_add(a: Any, b: Any, c: Any) -> Any:
+    """`a * b + c` on float32 (scalars or arrays), rounded to float32 once.
+
+    The product of two float32 is exact in float64. The sum is rounded to odd there (Boldo and Melquiond, "Emulation of
+    FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008), which makes its second rounding, to
+    float32, the right one.
+    """
+    with np.errstate(all="ignore"):
+        a, b, c = (np.asarray(v, dtype=np.float32).astype(np.float64) for v in (a, b, c))
+        product = a * b
+        total = np.asarray(product + c)
+        back = total - product  # Knuth's two-sum: error = product + c - total exactly
+        error = (product - (total - back)) + (c - back)
+        pattern = total.view(np.int64)
+        step = np.where((error > 0) == (total > 0), 1, -1)
+        inexact = np.isfinite(total) & (error != 0) & (pattern & 1 == 0)
+        odd = np.where(inexact, pattern + step, pattern).view(np.float64)
+        return odd.astype(np.float32)[()]
