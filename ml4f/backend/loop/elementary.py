@@ -1,9 +1,9 @@
 """Activation functions as short, branch-free sequences of float32 and int32 operations.
 
 Each function is written once against an abstract `Emitter`: a builder turns it into operations, an estimator into
-cycles, a numpy evaluator into numbers. `ACTIVATIONS` maps the names of the nn dialect to those functions, to their exact
-definitions in float64 (`elementary_reference`) and to the error they may have. Functions see emitters and parameters,
-never values. The ones that need an exponential or a logarithm are in `elementary_transcendental`.
+cycles, a numpy evaluator into numbers. `ACTIVATIONS` maps the names of the nn dialect to those functions, to their
+exact definitions in float64 (`elementary_reference`) and to the error they may have. Functions see emitters and
+parameters, never values. Those that need an exponential or a logarithm are in `elementary_transcendental`.
 
 Where the sign decides, the bit pattern is compared instead of the value: that needs no constant in a register.
 NaN gives NaN, but for `relu` of a NaN whose sign bit is set, which is 0.

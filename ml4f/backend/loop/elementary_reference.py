@@ -1,8 +1,8 @@
 """The exact definitions of the activation functions, in float64.
 
-Every function takes a float64 array and the function's parameters, which are rounded to float32 like the compiled code's,
-and is right for infinities (the limit, where there is one) and NaN. The errors of float64 arithmetic are below 1e-6 of a
-float32's last place.
+Every function takes a float64 array and the function's parameters, which are rounded to float32 like the compiled
+code's, and is right for infinities (the limit, where there is one) and NaN. The error of the float64 arithmetic is below
+a millionth of a float32's last place.
 """
 
 from __future__ import annotations
@@ -125,3 +125,79 @@ def round_half_even(x: np.ndarray) -> np.ndarray:
 @_definition
 def sign(x: np.ndarray) -> np.ndarray:
     return np.sign(x)
+
+
+@_definition
+def exp(x: np.ndarray) -> np.ndarray:
+    return np.exp(x)
+
+
+@_definition
+def elu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+    return np.where(x > 0, x, alpha * np.expm1(x))
+
+
+@_definition
+def selu(x: np.ndarray, alpha: float = 1.6732632, gamma: float = 1.0507009) -> np.ndarray:
+    return np.where(x > 0, gamma * x, gamma * alpha * np.expm1(x))
+
+
+@_definition
+def celu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+    return np.where(x > 0, x, alpha * np.expm1(x / alpha))
+
+
+@_definition
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+@_definition
+def tanh(x: np.ndarray) -> np.ndarray:
+    return np.tanh(x)
+
+
+@_definition
+def softplus(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _gated(x: np.ndarray, gate: np.ndarray) -> np.ndarray:
+    """`x * gate` of a gate that falls faster than x grows."""
+    return np.where(gate == 0, 0.0, x * gate)
+
+
+@_definition
+def silu(x: np.ndarray) -> np.ndarray:
+    return _gated(x, 1 / (1 + np.exp(-x)))
+
+
+_error_function = np.vectorize(math.erf, otypes=[float])
+_complementary_error_function = np.vectorize(math.erfc, otypes=[float])
+
+
+@_definition
+def erf(x: np.ndarray) -> np.ndarray:
+    return _error_function(x)
+
+
+@_definition
+def gelu(x: np.ndarray) -> np.ndarray:
+    return _gated(x, _complementary_error_function(-x / math.sqrt(2)) / 2)
+
+
+@_definition
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    # (1 + tanh(u)) / 2 is the logistic function of 2u.
+    return _gated(x, 1 / (1 + np.exp(-math.sqrt(8 / math.pi) * (x + 0.044715 * x**3))))
+
+
+@_definition
+def mish(x: np.ndarray) -> np.ndarray:
+    softplus_x = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return _gated(x, np.tanh(softplus_x))
+
+
+@_definition
+def log(x: np.ndarray) -> np.ndarray:
+    return np.log(x)

@@ -205,8 +205,8 @@ class AddImmOp(CoreImmediate):
     SOFT_TIES: ClassVar[tuple[tuple[int, int], ...]] = IN_PLACE
     FORM: ClassVar[Form] = form(
         TIMING,
-        ("0001 110 iii nnn ddd", "adds.n {=d:l}, {n:l}, {i:u}"),
         ("0011 0ddd iiiiiiii", "adds.n {=d:l}, {n~d}, {i:u}"),
+        ("0001 110 iii nnn ddd", "adds.n {=d:l}, {n:l}, {i:u}"),
         ("11110 i 01000 0 nnnn 0 iii dddd iiiiiiii", "add.w " + MODIFIED),
         ("11110 i 10000 0 nnnn 0 iii dddd iiiiiiii", "addw {=d:r}, {n:r}, {i:u}"),
     )
@@ -221,8 +221,8 @@ class SubImmOp(CoreImmediate):
     SOFT_TIES: ClassVar[tuple[tuple[int, int], ...]] = IN_PLACE
     FORM: ClassVar[Form] = form(
         TIMING,
-        ("0001 111 iii nnn ddd", "subs.n {=d:l}, {n:l}, {i:u}"),
         ("0011 1ddd iiiiiiii", "subs.n {=d:l}, {n~d}, {i:u}"),
+        ("0001 111 iii nnn ddd", "subs.n {=d:l}, {n:l}, {i:u}"),
         ("11110 i 01101 0 nnnn 0 iii dddd iiiiiiii", "sub.w " + MODIFIED),
         ("11110 i 10101 0 nnnn 0 iii dddd iiiiiiii", "subw {=d:r}, {n:r}, {i:u}"),
     )
