@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ml4f.backend.loop import elementary_reference as reference
+from ml4f.backend.loop import elementary_transcendental as transcendental
 
 Value = Any
 """A value of the emitter."""
@@ -212,6 +213,17 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "ceil": ActivationInfo(_ceil, reference.ceil, 0, 5),
     "round": ActivationInfo(_round, reference.round_half_even, 0, 3),
     "sign": ActivationInfo(_sign, reference.sign, 0, 4),
+    "exp": ActivationInfo(transcendental.exp, reference.exp, 1, 16),
+    "exp_nonpositive": ActivationInfo(transcendental.exp_nonpositive, reference.exp, 1, 14),
+    "elu": ActivationInfo(transcendental.elu, reference.elu, 4, 16),
+    "selu": ActivationInfo(transcendental.selu, reference.selu, 4, 16),
+    "celu": ActivationInfo(transcendental.celu, reference.celu, 4, 16),
+    "sigmoid": ActivationInfo(transcendental.sigmoid, reference.sigmoid, 4, 16),
+    "tanh": ActivationInfo(transcendental.tanh, reference.tanh, 4, 16),
+    "softplus": ActivationInfo(transcendental.softplus, reference.softplus, 4, 24),
+    "silu": ActivationInfo(transcendental.silu, reference.silu, 4, 16),
+    "mish": ActivationInfo(transcendental.mish, reference.mish, 4, 16),
+    "log": ActivationInfo(transcendental.log, reference.log, 4, 20),
 }
 """By the name of the nn dialect's activation."""
 
