@@ -63,30 +63,148 @@ def horner(e: Emitter, x: Value, coefficients: Sequence[float]) -> Value:
     return result
 
 
-class Reduced:
-    """exp(±x) as 2^n * (1 + m), of a finite x with |n| < 512: 19 cycles.
+def _reduce(e: Emitter, x: Value, offset: int, negate: bool = False) -> tuple[Value, Value, Value]:
+    """(shifted, head, tail) with exp(x) = 2^n * (1 + head + tail), or exp(-x): 18 cycles. x is finite or NaN.
 
-    `n` is held as the low bits of `shifted`, plus `offset`; `m` is `head + tail`, |tail| < 0.17 |head|.
+    `shifted` holds n + offset in its low bits. `head` is exact; `tail` is less than a fifth of it.
     """
+    magic = e.constant(ROUNDING + offset)
+    shifted = e.fadd(e.fmul(x, e.constant(-LOG2_E if negate else LOG2_E)), magic)
+    n = e.fsub(shifted, magic)
+    if negate:
+        head = e.fsub(e.fmul(n, e.constant(-LN2_HIGH)), x)
+    else:
+        head = e.fsub(x, e.fmul(n, e.constant(LN2_HIGH)))
+    return shifted, head, _tail(e, n, head)
 
-    def __init__(self, e: Emitter, x: Value, offset: int, negate: bool = False):
-        sign = -1 if negate else 1
-        magic = e.constant(ROUNDING + offset)
-        self._e = e
-        self.shifted = e.fadd(e.fmul(x, e.constant(sign * LOG2_E)), magic)
-        n = e.fsub(self.shifted, magic)
-        high, low = e.fmul(n, e.constant(LN2_HIGH)), e.fmul(n, e.constant(LN2_LOW))
-        self.head = e.fsub(e.fmul(n, e.constant(-LN2_HIGH)), x) if negate else e.fsub(x, high)
-        r = e.fsub(self.head, low)
-        self.tail = e.fsub(e.fmul(e.fmul(r, r), horner(e, r, EXP_Q)), low)
 
-    def scale(self) -> Value:
-        """2^(n + offset - 127): 3 cycles; n + offset from 1 to 254."""
-        return self._e.from_bits(self._e.ishl(self._e.bits(self.shifted), 23))
+def _tail(e: Emitter, n: Value, head: Value) -> Value:
+    """r + r^2 Q(r) - head where r = head - n * LN2_LOW."""
+    low = e.fmul(n, e.constant(LN2_LOW))
+    r = e.fsub(head, low)
+    return e.fsub(e.fmul(e.fmul(r, r), horner(e, r, EXP_Q)), low)
 
-    def m(self) -> Value:
-        return self._e.fadd(self.head, self.tail)
 
-    def mantissa(self) -> Value:
-        """1 + m."""
-        return self._e.fadd(self.m(), self._e.constant(1.0))
+def _power_of_two(e: Emitter, shifted: Value) -> Value:
+    """2^(n + offset - 127) where n + offset is from 1 to 254, and 0 where it is 0: 3 cycles."""
+    return e.from_bits(e.ishl(e.bits(shifted), 23))
+
+
+def _scaled_exp(e: Emitter, x: Value, exponent: int, negate: bool = False) -> Value:
+    """exp(x) * 2^exponent, or exp(-x) * 2^exponent, where that is a normal number: 24 cycles."""
+    shifted, head, tail = _reduce(e, x, 127 + exponent, negate)
+    mantissa = e.fadd(e.fadd(head, tail), e.constant(1.0))
+    return e.fmul(mantissa, _power_of_two(e, shifted))
+
+
+def _expm1(e: Emitter, x: Value) -> Value:
+    """exp(x) - 1 for -87 < x < 88: 24 cycles."""
+    shifted, head, tail = _reduce(e, x, 127)
+    scale = _power_of_two(e, shifted)
+    return e.fadd(e.fsub(scale, e.constant(1.0)), e.fmul(scale, e.fadd(head, tail)))
+
+
+def exp(e: Emitter, x: Value) -> Value:
+    """Scaled by two powers of two, so that denormal results and those above 2^127 come out right."""
+    x = e.fmin(e.fmax(x, e.constant(-104.0)), e.constant(89.0))
+    shifted, head, tail = _reduce(e, x, 2 * 127)
+    bits = e.bits(shifted)
+    half = e.iashr(bits, 1)
+    first = e.from_bits(e.ishl(half, 23))
+    second = e.from_bits(e.ishl(e.isub(bits, half), 23))
+    return e.fmul(e.fmul(e.fadd(e.fadd(head, tail), e.constant(1.0)), first), second)
+
+
+def exp_nonpositive(e: Emitter, x: Value) -> Value:
+    """exp(x) of x <= 0."""
+    x = e.fmax(x, e.constant(-104.0))
+    return e.fmul(_scaled_exp(e, x, 32), e.constant(2.0**-32))
+
+
+def _negative_or(e: Emitter, x: Value, negative: Value, otherwise: Value) -> Value:
+    """By the sign bit of x."""
+    return e.iselect("lt", e.bits(x), 0, negative, otherwise)
+
+
+def elu(e: Emitter, x: Value, alpha: float = 1.0) -> Value:
+    """x, or alpha * (exp(x) - 1) where x < 0."""
+    below = _expm1(e, e.fmax(x, e.constant(-18.0)))
+    return _negative_or(e, x, below if alpha == 1 else e.fmul(below, e.constant(alpha)), x)
+
+
+def selu(e: Emitter, x: Value, alpha: float = 1.6732632, gamma: float = 1.0507009) -> Value:
+    """gamma * elu(x, alpha)."""
+    below = _expm1(e, e.fmax(x, e.constant(-18.0)))
+    return e.fmul(_negative_or(e, x, e.fmul(below, e.constant(alpha)), x), e.constant(gamma))
+
+
+def celu(e: Emitter, x: Value, alpha: float = 1.0) -> Value:
+    """x, or alpha * (exp(x / alpha) - 1) where x < 0; alpha > 0."""
+    if alpha == 1:
+        return elu(e, x)
+    below = _expm1(e, e.fmax(e.fmul(x, e.constant(1 / alpha)), e.constant(-18.0)))
+    return _negative_or(e, x, e.fmul(below, e.constant(alpha)), x)
+
+
+def sigmoid(e: Emitter, x: Value) -> Value:
+    """1 / (1 + exp(-x)), both terms times 2^-32 so that exp(104) is in range."""
+    x = e.fmin(e.fmax(x, e.constant(-104.0)), e.constant(20.0))
+    one = e.constant(2.0**-32)
+    return e.fdiv(one, e.fadd(_scaled_exp(e, x, -32, negate=True), one))
+
+
+def tanh(e: Emitter, x: Value) -> Value:
+    """y / (y + 2) with y = exp(2x) - 1, which keeps its relative precision where x is small."""
+    x = e.fmin(e.fmax(x, e.constant(-10.0)), e.constant(10.0))
+    y = _expm1(e, e.fadd(x, x))
+    return e.fdiv(y, e.fadd(y, e.constant(2.0)))
+
+
+def softplus(e: Emitter, x: Value) -> Value:
+    """max(x, 0) + log(1 + exp(-|x|))."""
+    u = _scaled_exp(e, e.fmin(e.fabs(x), e.constant(104.0)), 32, negate=True)
+    u = e.fmul(u, e.constant(2.0**-32))
+    return e.fadd(e.fmul(u, horner(e, u, LOG1P)), e.fmax(x, e.constant(0.0)))
+
+
+def silu(e: Emitter, x: Value) -> Value:
+    """x / (1 + exp(-x)), the divisor times 2^-32; x itself above 20."""
+    y = e.fmax(x, e.constant(-110.0))
+    small = e.constant(2.0**-32)
+    divisor = e.fadd(_scaled_exp(e, y, -32, negate=True), small)
+    return e.fselect("gt", x, e.constant(20.0), x, e.fmul(e.fdiv(y, divisor), small))
+
+
+def mish(e: Emitter, x: Value) -> Value:
+    """x * tanh(log(1 + w)) = x * w (w + 2) / (w (w + 2) + 2) with w = exp(x); x itself above 20."""
+    y = e.fmax(x, e.constant(-110.0))
+    scaled, small, two = _scaled_exp(e, y, 32), e.constant(2.0**-32), e.constant(2.0)
+    w = e.fmul(scaled, small)
+    w_plus_2 = e.fadd(w, two)
+    quotient = e.fdiv(e.fmul(e.fmul(y, scaled), w_plus_2), e.fadd(e.fmul(w, w_plus_2), two))
+    return e.fselect("gt", x, e.constant(20.0), x, e.fmul(quotient, small))
+
+
+SQRT_HALF_BITS = 0x3F3504F3
+INFINITY_BITS = 0x7F800000
+NAN_BITS = 0x7FC00000
+
+
+def log(e: Emitter, x: Value) -> Value:
+    """e ln 2 + log(1 + f) where x = 2^e * (1 + f), 1 + f from sqrt(1/2) to sqrt(2)."""
+    smallest_normal = e.constant(2.0**-126)
+    normal = e.fselect("lt", x, smallest_normal, e.fmul(x, e.constant(2.0**24)), x)
+    correction = e.fselect("lt", x, smallest_normal, e.constant(24.0), e.constant(0.0))
+    bits = e.bits(normal)
+    exponent = e.iashr(e.isub(bits, e.int_constant(SQRT_HALF_BITS)), 23)
+    f = e.fsub(e.from_bits(e.isub(bits, e.ishl(exponent, 23))), e.constant(1.0))
+    n = e.fsub(e.to_float(exponent), correction)
+    square = e.fmul(f, f)
+    tail = e.fmul(e.fmul(square, f), horner(e, f, LOG))
+    tail = e.fadd(e.fsub(tail, e.fmul(square, e.constant(0.5))), e.fmul(n, e.constant(LN2_LOW)))
+    result = e.fadd(e.fadd(tail, f), e.fmul(n, e.constant(LN2_HIGH)))
+    zero = e.constant(0.0)
+    x_bits = e.bits(x)
+    finite = e.iselect("lt", x_bits, e.int_constant(INFINITY_BITS), result, x)
+    outside = e.fselect("eq", x, zero, e.constant(-math.inf), e.from_bits(e.int_constant(NAN_BITS)))
+    return e.fselect("le", x, zero, outside, finite)
