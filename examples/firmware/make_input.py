@@ -60,7 +60,9 @@ def main() -> None:
     elements = input_elements(arguments.model_header)
     data = read_input(arguments.input) if arguments.input else ramp(elements)
     if len(data) != 4 * elements:
-        raise SystemExit(f"{arguments.input}: {len(data)} bytes; the model takes {elements} floats: {4 * elements} bytes")
+        raise SystemExit(
+            f"{arguments.input}: {len(data)} bytes; the model takes {elements} floats: {4 * elements} bytes"
+        )
     arguments.output.write_text(input_header(data))
 
 

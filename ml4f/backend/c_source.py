@@ -60,10 +60,24 @@ def _read_header(object_bytes: bytes) -> _Header:
             f"object: header of {header_size} and object of {object_size} bytes do not fit {len(object_bytes)} bytes"
         )
     if fixed[9] != _FLOAT32 or fixed[11] != _FLOAT32 or any(fixed[12:]):
-        raise Ml4fError(f"object: element types {fixed[9]} and {fixed[11]}: only float32 (1) is known in version 1")
+        raise Ml4fError(
+            f"object: element types {fixed[9]} and {fixed[11]}, reserved words {list(fixed[12:])}: "
+            "C code is made for float32 (1), with reserved words of 0"
+        )
     shape_words = struct.unpack_from(f"<{header_size // 4 - _FIXED_WORDS}I", object_bytes, 4 * _FIXED_WORDS)
     input_shape, output_shape = _read_shapes(list(shape_words))
-    return _Header(*fixed[2:9], fixed[10], input_shape, output_shape)
+    return _Header(
+        header_size=header_size,
+        object_size=object_size,
+        weights_offset=fixed[4],
+        test_input_offset=fixed[5],
+        test_output_offset=fixed[6],
+        arena_bytes=fixed[7],
+        input_offset=fixed[8],
+        output_offset=fixed[10],
+        input_shape=input_shape,
+        output_shape=output_shape,
+    )
 
 
 def c_identifier(name: str) -> str:
@@ -129,7 +143,8 @@ def _usage(identifier: str, prefix: str) -> str:
     {identifier}_run(arena);
     ... = {identifier}_output(arena)[0 .. {prefix}_OUTPUT_ELEMENTS - 1];
 
-The arena is word aligned and keeps nothing from one run to the next; a run may overwrite the input. Enable the FPU first."""
+The arena is word aligned and keeps nothing from one run to the next; a run may overwrite the input.
+Enable the FPU first."""
 
 
 def _functions(identifier: str, prefix: str) -> str:
