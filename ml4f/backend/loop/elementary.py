@@ -90,7 +90,7 @@ def _relu6(e: Emitter, x: Value) -> Value:
     return _clip(e, x, 0.0, 6.0)
 
 
-def _clip(e: Emitter, x: Value, low: float = -math.inf, high: float = math.inf) -> Value:
+def _clip(e: Emitter, x: Value, low: float, high: float) -> Value:
     if low > -math.inf:
         x = e.fmax(x, e.constant(low))
     if high < math.inf:
@@ -103,16 +103,16 @@ def prelu(e: Emitter, x: Value, slope: Value) -> Value:
     return e.iselect("ge", e.bits(x), 0, x, e.fmul(x, slope))
 
 
-def _leaky_relu(e: Emitter, x: Value, alpha: float = 0.01) -> Value:
+def _leaky_relu(e: Emitter, x: Value, alpha: float) -> Value:
     return prelu(e, x, e.constant(alpha))
 
 
-def _thresholded_relu(e: Emitter, x: Value, alpha: float = 1.0) -> Value:
+def _thresholded_relu(e: Emitter, x: Value, alpha: float) -> Value:
     return e.fselect("le", x, e.constant(alpha), e.constant(0.0), x)
 
 
 def _keras_relu(
-    e: Emitter, x: Value, max_value: float = math.inf, negative_slope: float = 0.0, threshold: float = 0.0
+    e: Emitter, x: Value, max_value: float, negative_slope: float, threshold: float
 ) -> Value:
     if negative_slope == 0 and threshold == 0:
         y = e.fmax(x, e.constant(0.0))
@@ -129,7 +129,7 @@ def _keras_relu(
     return y
 
 
-def _hard_sigmoid(e: Emitter, x: Value, alpha: float = 0.2, beta: float = 0.5) -> Value:
+def _hard_sigmoid(e: Emitter, x: Value, alpha: float, beta: float) -> Value:
     # Rounded once, so that nothing cancels where alpha * x is close to -beta.
     return _clip(e, e.fma(x, e.constant(alpha), e.constant(beta)), 0.0, 1.0)
 
@@ -200,10 +200,10 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "clip": ActivationInfo(_clip, reference.clip, 0, 3),
     "leaky_relu": ActivationInfo(_leaky_relu, reference.leaky_relu, 0.5, 3),
     "thresholded_relu": ActivationInfo(_thresholded_relu, reference.thresholded_relu, 0, 3),
-    "keras_relu": ActivationInfo(_keras_relu, reference.keras_relu, 1, 5),
+    "keras_relu": ActivationInfo(_keras_relu, reference.keras_relu, 1.5, 5),
     "hard_sigmoid": ActivationInfo(_hard_sigmoid, reference.hard_sigmoid, 0.5, 5),
-    "hard_swish": ActivationInfo(_hard_swish, reference.hard_swish, 2, 5),
-    "softsign": ActivationInfo(_softsign, reference.softsign, 1, 4),
+    "hard_swish": ActivationInfo(_hard_swish, reference.hard_swish, 3, 5),
+    "softsign": ActivationInfo(_softsign, reference.softsign, 1.5, 4),
     "sqrt": ActivationInfo(_sqrt, reference.sqrt, 0.5, 1),
     "reciprocal": ActivationInfo(_reciprocal, reference.reciprocal, 0.5, 2),
     "abs": ActivationInfo(_abs, reference.absolute, 0, 1),
@@ -224,6 +224,9 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "silu": ActivationInfo(transcendental.silu, reference.silu, 4, 16),
     "mish": ActivationInfo(transcendental.mish, reference.mish, 4, 16),
     "log": ActivationInfo(transcendental.log, reference.log, 4, 20),
+    "gelu": ActivationInfo(transcendental.gelu, reference.gelu, 4, 16),
+    "gelu_tanh": ActivationInfo(transcendental.gelu_tanh, reference.gelu_tanh, 4, 16),
+    "erf": ActivationInfo(transcendental.erf, reference.erf, 4, 16),
 }
 """By the name of the nn dialect's activation."""
 

@@ -1,8 +1,8 @@
 """The exact definitions of the activation functions, in float64.
 
 Every function takes a float64 array and the function's parameters, which are rounded to float32 like the compiled
-code's, and is right for infinities (the limit, where there is one) and NaN. The error of the float64 arithmetic is below
-a millionth of a float32's last place.
+code's, and is right for infinities (the limit, where there is one) and NaN. The error of the float64 arithmetic is
+below a millionth of a float32's last place.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 
 @_definition
-def clip(x: np.ndarray, low: float = -math.inf, high: float = math.inf) -> np.ndarray:
+def clip(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.minimum(np.maximum(x, low), high)
 
 
@@ -50,25 +50,25 @@ def relu6(x: np.ndarray) -> np.ndarray:
 
 
 @_definition
-def leaky_relu(x: np.ndarray, alpha: float = 0.01) -> np.ndarray:
+def leaky_relu(x: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(x < 0, alpha * x, x)
 
 
 @_definition
-def thresholded_relu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+def thresholded_relu(x: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(x <= alpha, 0.0, x)
 
 
 @_definition
 def keras_relu(
-    x: np.ndarray, max_value: float = math.inf, negative_slope: float = 0.0, threshold: float = 0.0
+    x: np.ndarray, max_value: float, negative_slope: float, threshold: float
 ) -> np.ndarray:
     below = negative_slope * (x - threshold) if negative_slope else np.zeros_like(x)
     return np.where(x >= max_value, max_value, np.where(x < threshold, below, x))
 
 
 @_definition
-def hard_sigmoid(x: np.ndarray, alpha: float = 0.2, beta: float = 0.5) -> np.ndarray:
+def hard_sigmoid(x: np.ndarray, alpha: float, beta: float) -> np.ndarray:
     return np.minimum(np.maximum(alpha * x + beta, 0.0), 1.0)
 
 
@@ -133,17 +133,17 @@ def exp(x: np.ndarray) -> np.ndarray:
 
 
 @_definition
-def elu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+def elu(x: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(x > 0, x, alpha * np.expm1(x))
 
 
 @_definition
-def selu(x: np.ndarray, alpha: float = 1.6732632, gamma: float = 1.0507009) -> np.ndarray:
+def selu(x: np.ndarray, alpha: float, gamma: float) -> np.ndarray:
     return np.where(x > 0, gamma * x, gamma * alpha * np.expm1(x))
 
 
 @_definition
-def celu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+def celu(x: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(x > 0, x, alpha * np.expm1(x / alpha))
 
 

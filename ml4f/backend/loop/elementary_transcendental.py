@@ -9,6 +9,7 @@ is given with each, relative to the function it serves. Cycles are the Cortex-M4
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,30 @@ LOG = (
 """(log(1 + f) - f + f^2/2) / f^3 for 1 + f from sqrt(1/2) to sqrt(2); 0.1 * 2^-24 of log(1 + f)."""
 
 
+NORMAL_TAIL = (
+    (0.5, 0.4379943311214447, 0.18301613628864288, 0.040560826659202576, 0.004105838481336832),
+    (1.0, 1.6738735437393188, 1.2015857696533203, 0.4688936769962311, 0.10167744755744934, 0.01029169000685215),
+)
+"""Numerator and denominator: exp(a^2 / 2) * erfc(a / sqrt(2)) / 2 on 0 <= a <= 14.7; 0.4 * 2^-24."""
+
+ERF = (
+    (1.650144338607788, 0.2779475748538971, 0.07707049697637558, 0.005484370049089193, 0.0004159337258897722)
+    + (2.9996360808581812e-06,),
+    (1.46240234375, 0.7337914705276489, 0.16666263341903687, 0.021846400573849678, 0.0016943090595304966)
+    + (5.5686385167064145e-05,),
+)
+"""Numerator and denominator: erf(sqrt(y)) / sqrt(y) on 0 < y <= ERF_LIMIT^2; 0.35 * 2^-24.
+
+The first coefficients are a pair whose float32 quotient is 2 / sqrt(pi) to 2^-37.
+"""
+
+ERF_LIMIT = 3.925
+
+GELU_LINEAR = math.sqrt(8 / math.pi)
+GELU_CUBIC = GELU_LINEAR * 0.044715
+"""2u = x * (GELU_LINEAR + GELU_CUBIC * x^2) in the tanh form of GELU."""
+
+
 def horner(e: Emitter, x: Value, coefficients: Sequence[float]) -> Value:
     """The polynomial with these coefficients, lowest power first."""
     result = e.constant(coefficients[-1])
@@ -75,12 +100,11 @@ def _reduce(e: Emitter, x: Value, offset: int, negate: bool = False) -> tuple[Va
         head = e.fsub(e.fmul(n, e.constant(-LN2_HIGH)), x)
     else:
         head = e.fsub(x, e.fmul(n, e.constant(LN2_HIGH)))
-    return shifted, head, _tail(e, n, head)
+    return shifted, head, _tail(e, head, e.fmul(n, e.constant(LN2_LOW)))
 
 
-def _tail(e: Emitter, n: Value, head: Value) -> Value:
-    """r + r^2 Q(r) - head where r = head - n * LN2_LOW."""
-    low = e.fmul(n, e.constant(LN2_LOW))
+def _tail(e: Emitter, head: Value, low: Value) -> Value:
+    """r + r^2 Q(r) - head where r = head - low."""
     r = e.fsub(head, low)
     return e.fsub(e.fmul(e.fmul(r, r), horner(e, r, EXP_Q)), low)
 
@@ -92,9 +116,27 @@ def _power_of_two(e: Emitter, shifted: Value) -> Value:
 
 def _scaled_exp(e: Emitter, x: Value, exponent: int, negate: bool = False) -> Value:
     """exp(x) * 2^exponent, or exp(-x) * 2^exponent, where that is a normal number: 24 cycles."""
-    shifted, head, tail = _reduce(e, x, 127 + exponent, negate)
-    mantissa = e.fadd(e.fadd(head, tail), e.constant(1.0))
-    return e.fmul(mantissa, _power_of_two(e, shifted))
+    return _assemble(e, *_reduce(e, x, 127 + exponent, negate))
+
+
+def _assemble(e: Emitter, shifted: Value, head: Value, tail: Value) -> Value:
+    """2^(n + offset - 127) * (1 + head + tail)."""
+    return e.fmul(e.fadd(e.fadd(head, tail), e.constant(1.0)), _power_of_two(e, shifted))
+
+
+def _scaled_exp_of_product(e: Emitter, a: Value, b: Value, error: Value | None, exponent: int) -> Value:
+    """exp(a * (b + error)) * 2^exponent as exactly as if the product were not rounded: `error` is the rest of b.
+
+    An error in the last place of a * b would be one of 2^-24 * |a * b| in the exponential.
+    """
+    magic = e.constant(ROUNDING + 127 + exponent)
+    shifted = e.fadd(e.fmul(e.fmul(a, b), e.constant(LOG2_E)), magic)
+    n = e.fsub(shifted, magic)
+    head = e.fma(a, b, e.fmul(n, e.constant(-LN2_HIGH)))
+    low = e.fmul(n, e.constant(LN2_LOW))
+    if error is not None:
+        low = e.fsub(low, e.fmul(a, error))
+    return _assemble(e, shifted, head, _tail(e, head, low))
 
 
 def _expm1(e: Emitter, x: Value) -> Value:
@@ -126,19 +168,19 @@ def _negative_or(e: Emitter, x: Value, negative: Value, otherwise: Value) -> Val
     return e.iselect("lt", e.bits(x), 0, negative, otherwise)
 
 
-def elu(e: Emitter, x: Value, alpha: float = 1.0) -> Value:
+def elu(e: Emitter, x: Value, alpha: float) -> Value:
     """x, or alpha * (exp(x) - 1) where x < 0."""
     below = _expm1(e, e.fmax(x, e.constant(-18.0)))
     return _negative_or(e, x, below if alpha == 1 else e.fmul(below, e.constant(alpha)), x)
 
 
-def selu(e: Emitter, x: Value, alpha: float = 1.6732632, gamma: float = 1.0507009) -> Value:
+def selu(e: Emitter, x: Value, alpha: float, gamma: float) -> Value:
     """gamma * elu(x, alpha)."""
     below = _expm1(e, e.fmax(x, e.constant(-18.0)))
     return e.fmul(_negative_or(e, x, e.fmul(below, e.constant(alpha)), x), e.constant(gamma))
 
 
-def celu(e: Emitter, x: Value, alpha: float = 1.0) -> Value:
+def celu(e: Emitter, x: Value, alpha: float) -> Value:
     """x, or alpha * (exp(x / alpha) - 1) where x < 0; alpha > 0."""
     if alpha == 1:
         return elu(e, x)
@@ -180,9 +222,56 @@ def mish(e: Emitter, x: Value) -> Value:
     y = e.fmax(x, e.constant(-110.0))
     scaled, small, two = _scaled_exp(e, y, 32), e.constant(2.0**-32), e.constant(2.0)
     w = e.fmul(scaled, small)
-    w_plus_2 = e.fadd(w, two)
-    quotient = e.fdiv(e.fmul(e.fmul(y, scaled), w_plus_2), e.fadd(e.fmul(w, w_plus_2), two))
+    product = e.fmul(y, scaled)
+    numerator = e.fma(product, w, e.fadd(product, product))
+    quotient = e.fdiv(numerator, e.fadd(e.fmul(w, e.fadd(w, two)), two))
     return e.fselect("gt", x, e.constant(20.0), x, e.fmul(quotient, small))
+
+
+def erf(e: Emitter, x: Value) -> Value:
+    """x * P(x^2) / Q(x^2); x = 3.925 gives 1."""
+    x = e.fmin(e.fmax(x, e.constant(-ERF_LIMIT)), e.constant(ERF_LIMIT))
+    y = e.fmul(x, x)
+    numerator, denominator = ERF
+    return e.fdiv(e.fmul(x, horner(e, y, numerator)), horner(e, y, denominator))
+
+
+def gelu(e: Emitter, x: Value) -> Value:
+    """x * T where x < 0, else x - x * T, T = exp(-x^2 / 2) * P(|x|) / Q(|x|) the normal distribution's tail.
+
+    The exponential is scaled by 2^32, so that it stays normal where x times it still counts. Above 6 it is x.
+    """
+    y = e.fmax(x, e.constant(-14.625))
+    scaled = _scaled_exp_of_product(e, y, e.fmul(y, e.constant(-0.5)), None, 32)
+    numerator, denominator = NORMAL_TAIL
+    a = e.fabs(y)
+    tail = e.fdiv(e.fmul(e.fmul(y, scaled), horner(e, a, numerator)), horner(e, a, denominator))
+    tail = e.fmul(tail, e.constant(2.0**-32))
+    return e.fselect("gt", x, e.constant(6.0), x, _negative_or(e, x, tail, e.fsub(y, tail)))
+
+
+def gelu_tanh(e: Emitter, x: Value) -> Value:
+    """x / (1 + exp(-2u)), 2u = x * (GELU_LINEAR + GELU_CUBIC * x^2), the divisor times 2^-32; x itself above 6.
+
+    The factor in brackets is carried in two floats. `linear` has so few bits that `linear - factor` is exact.
+    """
+    y = e.fmax(x, e.constant(-10.8125))
+    linear, cubic = math.floor(GELU_LINEAR * 2**20) / 2**20, _single(GELU_CUBIC)
+    linear_value, cubic_value = e.constant(linear), e.constant(cubic)
+    square = e.fmul(y, y)
+    square_error = e.fma(y, y, e.fneg(square))
+    factor = e.fma(cubic_value, square, linear_value)
+    error = e.fma(cubic_value, square, e.fsub(linear_value, factor))
+    rest = e.fadd(e.fmul(square, e.constant(GELU_CUBIC - cubic)), e.constant(GELU_LINEAR - linear))
+    error = e.fadd(error, e.fadd(rest, e.fmul(cubic_value, square_error)))
+    small = e.constant(2.0**-32)
+    divisor = e.fadd(_scaled_exp_of_product(e, e.fneg(y), factor, error, -32), small)
+    return e.fselect("gt", x, e.constant(6.0), x, e.fmul(e.fdiv(y, divisor), small))
+
+
+def _single(x: float) -> float:
+    """The nearest float32."""
+    return struct.unpack("<f", struct.pack("<f", x))[0]
 
 
 SQRT_HALF_BITS = 0x3F3504F3
