@@ -124,19 +124,21 @@ def _assemble(e: Emitter, shifted: Value, head: Value, tail: Value) -> Value:
     return e.fmul(e.fadd(e.fadd(head, tail), e.constant(1.0)), _power_of_two(e, shifted))
 
 
-def _scaled_exp_of_product(e: Emitter, a: Value, b: Value, error: Value | None, exponent: int) -> Value:
-    """exp(a * (b + error)) * 2^exponent as exactly as if the product were not rounded: `error` is the rest of b.
+def _reduce_product(
+    e: Emitter, a: Value, b: Value, error: Value | None, offset: int
+) -> tuple[Value, Value, Value]:
+    """`_reduce` of a * (b + error) as if the product were not rounded: `error` is the rest of b.
 
     An error in the last place of a * b would be one of 2^-24 * |a * b| in the exponential.
     """
-    magic = e.constant(ROUNDING + 127 + exponent)
+    magic = e.constant(ROUNDING + offset)
     shifted = e.fadd(e.fmul(e.fmul(a, b), e.constant(LOG2_E)), magic)
     n = e.fsub(shifted, magic)
     head = e.fma(a, b, e.fmul(n, e.constant(-LN2_HIGH)))
     low = e.fmul(n, e.constant(LN2_LOW))
     if error is not None:
         low = e.fsub(low, e.fmul(a, error))
-    return _assemble(e, shifted, head, _tail(e, head, low))
+    return shifted, head, _tail(e, head, low)
 
 
 def _expm1(e: Emitter, x: Value) -> Value:
@@ -240,14 +242,31 @@ def gelu(e: Emitter, x: Value) -> Value:
     """x * T where x < 0, else x - x * T, T = exp(-x^2 / 2) * P(|x|) / Q(|x|) the normal distribution's tail.
 
     The exponential is scaled by 2^32, so that it stays normal where x times it still counts. Above 6 it is x.
+    P and Q go by x^2, whose rounding error cancels in the quotient.
     """
     y = e.fmax(x, e.constant(-14.625))
-    scaled = _scaled_exp_of_product(e, y, e.fmul(y, e.constant(-0.5)), None, 32)
-    numerator, denominator = NORMAL_TAIL
-    a = e.fabs(y)
-    tail = e.fdiv(e.fmul(e.fmul(y, scaled), horner(e, a, numerator)), horner(e, a, denominator))
-    tail = e.fmul(tail, e.constant(2.0**-32))
-    return e.fselect("gt", x, e.constant(6.0), x, _negative_or(e, x, tail, e.fsub(y, tail)))
+    shifted, head, tail = _reduce_product(e, y, e.fmul(y, e.constant(-0.5)), None, 127 + 32)
+    a, square = e.fabs(y), e.fmul(y, y)
+    numerator, denominator = (_by_squares(e, a, square, c) for c in NORMAL_TAIL)
+    numerator = e.fmul(y, numerator)
+    numerator = e.fma(numerator, e.fadd(head, tail), numerator)
+    product = e.fmul(e.fdiv(numerator, denominator), _power_of_two(e, shifted))
+    product = e.fmul(product, e.constant(2.0**-32))
+    return e.fselect("gt", x, e.constant(6.0), x, _negative_or(e, x, product, e.fsub(y, product)))
+
+
+def _by_squares(e: Emitter, x: Value, square: Value, coefficients: Sequence[float]) -> Value:
+    """The polynomial as one in `square` whose coefficients are linear in x."""
+    pairs = [coefficients[i : i + 2] for i in range(0, len(coefficients), 2)]
+    result = _linear(e, x, pairs[-1])
+    for pair in reversed(pairs[:-1]):
+        result = e.fma(result, square, _linear(e, x, pair))
+    return result
+
+
+def _linear(e: Emitter, x: Value, coefficients: Sequence[float]) -> Value:
+    constant = e.constant(coefficients[0])
+    return constant if len(coefficients) == 1 else e.fma(x, e.constant(coefficients[1]), constant)
 
 
 def gelu_tanh(e: Emitter, x: Value) -> Value:
@@ -265,7 +284,7 @@ def gelu_tanh(e: Emitter, x: Value) -> Value:
     rest = e.fadd(e.fmul(square, e.constant(GELU_CUBIC - cubic)), e.constant(GELU_LINEAR - linear))
     error = e.fadd(error, e.fadd(rest, e.fmul(cubic_value, square_error)))
     small = e.constant(2.0**-32)
-    divisor = e.fadd(_scaled_exp_of_product(e, e.fneg(y), factor, error, -32), small)
+    divisor = e.fadd(_assemble(e, *_reduce_product(e, e.fneg(y), factor, error, 127 - 32)), small)
     return e.fselect("gt", x, e.constant(6.0), x, e.fmul(e.fdiv(y, divisor), small))
 
 

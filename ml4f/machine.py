@@ -1,0 +1,132 @@
+"""Runs compiled objects in Unicorn's Cortex-M4: the only way in which results, cycles and safety are ever measured.
+
+Before every run the arena, the stack and all registers hold NaN patterns; after it the callee-saved registers must be
+unchanged, the object unchanged, and the guards around arena and stack untouched. Memory beyond the guards is not mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import unicorn
+from unicorn import arm_const
+
+from ml4f.backend.thumb.image import Header, parse_header
+from ml4f.errors import InternalError, Ml4fError
+
+PAGE = 0x1000
+OBJECT_BASE = 0x0001_0000
+ARENA_BASE = 0x2000_0000
+STACK_BASE = 0x6000_0000
+STACK_BYTES = 0x4000
+STOP_ADDRESS = 0x0000_1000
+GUARD = 256
+"""Bytes in front of and behind the arena that must keep their pattern."""
+NAN_PATTERN = 0x7FC0_DEAD
+CPACR = 0xE000_ED88
+FULL_FPU_ACCESS = 0xF << 20
+FPEXC_ENABLE = 1 << 30
+
+_SAVED = [*range(arm_const.UC_ARM_REG_R4, arm_const.UC_ARM_REG_R11 + 1), arm_const.UC_ARM_REG_SP]
+_SAVED += list(range(arm_const.UC_ARM_REG_S16, arm_const.UC_ARM_REG_S31 + 1))
+
+
+class Machine:
+    """An object loaded into an emulated microcontroller."""
+
+    def __init__(self, binary: bytes, name: str = "object"):
+        self.header: Header = parse_header(binary, name)
+        self.name = name
+        self.binary = binary[: self.header.object_bytes]
+        self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+        self.uc.ctl_set_cpu_model(arm_const.UC_CPU_ARM_CORTEX_M4)
+        self._map()
+
+    def _map(self) -> None:
+        uc = self.uc
+        uc.mem_map(STOP_ADDRESS, PAGE)
+        uc.mem_write(STOP_ADDRESS, b"\xfe\xe7" * 2)
+        uc.mem_map(OBJECT_BASE, _pages(len(self.binary)), unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+        uc.mem_write(OBJECT_BASE, self.binary)
+        self.arena_span = _pages(self.header.arena_bytes + 2 * GUARD)
+        uc.mem_map(ARENA_BASE, self.arena_span)
+        uc.mem_map(STACK_BASE, STACK_BYTES)
+        uc.mem_map(CPACR & ~(PAGE - 1), PAGE)
+        uc.mem_write(CPACR, FULL_FPU_ACCESS.to_bytes(4, "little"))
+        uc.reg_write(arm_const.UC_ARM_REG_FPEXC, FPEXC_ENABLE)
+        self.arena = ARENA_BASE + GUARD
+        self.pattern = NAN_PATTERN.to_bytes(4, "little") * (self.arena_span // 4)
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """The network's output for one input (elements in the header's order)."""
+        values = self.checked_input(inputs)
+        self.prepare()
+        self.write_arena(self.header.input_offset, values.tobytes())
+        self.call(OBJECT_BASE + self.header.entry)
+        return self.read_floats(self.header.output_offset, self.header.output_shape)
+
+    def checked_input(self, inputs: np.ndarray) -> np.ndarray:
+        """The input as float32, or an error about its size."""
+        values = np.asarray(inputs, dtype="<f4").ravel()
+        wanted = prod(self.header.input_shape)
+        if values.size != wanted:
+            raise Ml4fError(
+                f"{self.name}: the input has {values.size} values, shape {list(np.shape(inputs))}; "
+                f"the model takes {wanted}, shape {list(self.header.input_shape)}"
+            )
+        return values
+
+    def prepare(self) -> None:
+        """Fill the arena and the stack with the NaN pattern."""
+        self.uc.mem_write(ARENA_BASE, self.pattern)
+        self.uc.mem_write(STACK_BASE, self.pattern[:STACK_BYTES] if len(self.pattern) >= STACK_BYTES else
+                          NAN_PATTERN.to_bytes(4, "little") * (STACK_BYTES // 4))
+
+    def write_arena(self, offset: int, data: bytes) -> None:
+        """Write bytes at an offset in the arena."""
+        self.uc.mem_write(self.arena + offset, data)
+
+    def read_floats(self, offset: int, shape: Sequence[int]) -> np.ndarray:
+        """Float32 elements at an offset in the arena."""
+        data = self.uc.mem_read(self.arena + offset, 4 * prod(shape))
+        return np.frombuffer(bytes(data), "<f4").reshape(shape).copy()
+
+    def call(self, entry: int, until: int = STOP_ADDRESS) -> None:
+        """Execute from an address; checks what the code must leave alone."""
+        uc = self.uc
+        for register in range(arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R0 + 13):
+            uc.reg_write(register, NAN_PATTERN ^ register << 8)
+        for register in range(arm_const.UC_ARM_REG_S0, arm_const.UC_ARM_REG_S31 + 1):
+            uc.reg_write(register, NAN_PATTERN)
+        uc.reg_write(arm_const.UC_ARM_REG_R0, OBJECT_BASE)
+        uc.reg_write(arm_const.UC_ARM_REG_R1, self.arena)
+        uc.reg_write(arm_const.UC_ARM_REG_SP, STACK_BASE + STACK_BYTES - 64)
+        uc.reg_write(arm_const.UC_ARM_REG_LR, STOP_ADDRESS | 1)
+        before = [uc.reg_read(register) for register in _SAVED]
+        try:
+            uc.emu_start(entry | 1, until)
+        except unicorn.UcError as error:
+            pc = uc.reg_read(arm_const.UC_ARM_REG_PC)
+            raise InternalError(f"{self.name}: the machine code faults at offset {pc - OBJECT_BASE:#x}: {error}") from None
+        if until == STOP_ADDRESS:
+            after = [uc.reg_read(register) for register in _SAVED]
+            if before != after:
+                raise InternalError(f"{self.name}: the machine code changes a register that it must preserve")
+        self.check_guards()
+
+    def check_guards(self) -> None:
+        """The bytes around the arena and above the stack pointer still hold the pattern."""
+        end = GUARD + self.header.arena_bytes
+        low = bytes(self.uc.mem_read(ARENA_BASE, GUARD))
+        high = bytes(self.uc.mem_read(ARENA_BASE + end, self.arena_span - end))
+        if low != self.pattern[:GUARD] or high != self.pattern[end:]:
+            raise InternalError(f"{self.name}: the machine code writes outside its arena of {self.header.arena_bytes} bytes")
+        top = bytes(self.uc.mem_read(STACK_BASE + STACK_BYTES - 64, 64))
+        if top != NAN_PATTERN.to_bytes(4, "little") * 16:
+            raise InternalError(f"{self.name}: the machine code writes above the stack pointer")
+
+
+def _pages(size: int) -> int:
+    return -(-max(size, 1) // PAGE) * PAGE
