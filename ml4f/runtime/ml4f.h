@@ -28,7 +28,7 @@ extern "C" {
 #define ML4F_TYPE_FLOAT32 1u
 
 /* More dimensions than this in one shape are refused. */
-#define ML4F_MAX_RANK 8u
+#define ML4F_MAX_RANK 16u
 
 /* What the functions return: 0 or a positive value is fine, a negative value is an error. */
 #define ML4F_OK 0

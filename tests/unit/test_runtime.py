@@ -207,7 +207,7 @@ WRONG_HEADERS: dict[str, dict[int, int]] = {
     "header smaller than its fixed part": {2: 60},
     "header ends within the shapes": {2: 76},
     "header size not a multiple of 4": {2: 82},
-    "header as large as the object": {2: 176, 4: 176},
+    "header as large as the object": {2: 176, 4: 176, 5: 0, 6: 0},
     "header larger than the object": {2: BIG},
     "object size not a multiple of 16": {3: 168},
     "object size 0": {3: 0},
@@ -224,6 +224,7 @@ WRONG_HEADERS: dict[str, dict[int, int]] = {
     "arena of nothing": {7: 0},
     "input beyond the arena": {8: 36},
     "input wraps around": {8: BIG},
+    "offset and size that wrap around together": {5: 0, 7: 0x80000010, 8: 0x80000000, SHAPES_AT: 0x20000004},
     "input not aligned": {8: 18},
     "input type unknown": {9: 2},
     "input type 0": {9: 0},
@@ -277,8 +278,8 @@ def shaped(input_shape: Sequence[int], output_shape: Sequence[int]) -> bytes:
 @pytest.mark.parametrize(
     ("shape", "is_right"),
     [
-        ([1] * 8, 1),
-        ([1] * 9, 0),
+        ([1] * 16, 1),
+        ([1] * 17, 0),
         ([1 << 14, 1 << 14], 1),
         ([1 << 15, 1 << 15], 0),
         ([1 << 16, 1 << 16], 0),
@@ -314,7 +315,7 @@ def is_plausible(data: bytes) -> bool:
             shapes.append([])
         else:
             shapes[-1].append(extent)
-    if len(shapes) < 3 or any(len(shape) > 8 for shape in shapes[:2]):
+    if len(shapes) < 3 or any(len(shape) > 16 for shape in shapes[:2]):
         return False
     sizes = [4 * math.prod(shape) for shape in shapes[:2]]
     spans = [(weights, 0, header_size, object_size), (word[8], sizes[0], 0, arena), (word[10], sizes[1], 0, arena)]
@@ -494,6 +495,12 @@ def test_where_arenas_come_from(flags: list[str], statuses: tuple[int, int], tmp
     small, large = VALID.build(), replace(VALID, changed_words={7: 52}).build()
     for _ in range(2):
         assert tuple(full_invoke(library, model, [1, 2, 3, 4])[0] for model in (small, large)) == statuses
+
+
+@needs_host_compiler
+def test_arena_is_given_back_after_a_failure(tmp_path: Path) -> None:
+    library = ctypes.CDLL(str(build_library(tmp_path, "static.so", ["-DML4F_STATIC_ARENA_BYTES=48"])))
+    assert [full_invoke(library, VALID.build(), [1, 2, 3, 4])[0] for _ in range(2)] == [UNSUPPORTED] * 2
 
 
 @needs_host_compiler
