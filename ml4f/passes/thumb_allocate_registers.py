@@ -8,10 +8,24 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-from ml4f.backend.thumb.allocation import allocate_registers
+from ml4f.backend.thumb.allocation import AllocationError, allocate_registers
 from ml4f.backend.thumb.allocation_checker import verify_allocation
 from ml4f.backend.thumb.function_view import View, write_back
+from ml4f.backend.thumb.splitting import SHORTER, split_multiple_loads
 from ml4f.dialects.thumb.structure import FuncOp
+
+
+def allocate(func: FuncOp) -> View:
+    """Allocate one function; long multiple loads are split as far as needed for their registers to be found."""
+    lengths = iter(SHORTER)
+    while True:
+        view = View(func)
+        try:
+            allocate_registers(view.data)
+            return view
+        except AllocationError:
+            if not any(split_multiple_loads(func, length) for length in lengths):
+                raise
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,6 @@ class ThumbAllocateRegistersPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for func in op.body.block.ops:
             if isinstance(func, FuncOp):
-                view = View(func)
-                allocate_registers(view.data)
+                view = allocate(func)
                 verify_allocation(view.data)
                 write_back(view)

@@ -62,18 +62,25 @@ NORMAL_TAIL = (
 )
 """Numerator and denominator: exp(a^2 / 2) * erfc(a / sqrt(2)) / 2 on 0 <= a <= 14.7; 0.4 * 2^-24."""
 
-ERF = (
-    (1.650144338607788, 0.2779475748538971, 0.07707049697637558, 0.005484370049089193, 0.0004159337258897722)
-    + (2.9996360808581812e-06,),
-    (1.46240234375, 0.7337914705276489, 0.16666263341903687, 0.021846400573849678, 0.0016943090595304966)
-    + (5.5686385167064145e-05,),
+ERF_SMALL = (
+    1.1283791065216064,
+    -0.37612226605415344,
+    0.11279173195362091,
+    -0.026675313711166382,
+    0.004864703863859177,
+    -0.0005358972121030092,
 )
-"""Numerator and denominator: erf(sqrt(y)) / sqrt(y) on 0 < y <= ERF_LIMIT^2; 0.35 * 2^-24.
+"""erf(x) / x in x^2, on 0 <= x <= 0.9; 0.9 * 2^-24, nearly all of it the first coefficient's rounding."""
 
-The first coefficients are a pair whose float32 quotient is 2 / sqrt(pi) to 2^-37.
-"""
-
-ERF_LIMIT = 3.925
+ERF_LARGE = (
+    0.0018222518265247345,
+    1.1203978061676025,
+    0.6504538655281067,
+    0.09132266044616699,
+    -0.01565249264240265,
+    0.0012613700237125158,
+)
+"""-log(erfc(x)) on 0.9 <= x <= 3.95, to 0.46 * 2^-24 of erf."""
 
 GELU_LINEAR = math.sqrt(8 / math.pi)
 GELU_CUBIC = GELU_LINEAR * 0.044715
@@ -231,11 +238,13 @@ def mish(e: Emitter, x: Value) -> Value:
 
 
 def erf(e: Emitter, x: Value) -> Value:
-    """x * P(x^2) / Q(x^2); x = 3.925 gives 1."""
-    x = e.fmin(e.fmax(x, e.constant(-ERF_LIMIT)), e.constant(ERF_LIMIT))
-    y = e.fmul(x, x)
-    numerator, denominator = ERF
-    return e.fdiv(e.fmul(x, horner(e, y, numerator)), horner(e, y, denominator))
+    """x * P(x^2) where |x| < 0.9, else 1 - exp(-L(|x|)) with x's sign (the two parts of N. Juffa's erff)."""
+    a = e.fmin(e.fabs(x), e.constant(3.9375))
+    tail = _scaled_exp(e, horner(e, a, ERF_LARGE), 0, negate=True)
+    large = e.fsub(e.constant(1.0), tail)
+    large = _negative_or(e, x, e.fneg(large), large)
+    small = e.fmul(x, horner(e, e.fmul(x, x), ERF_SMALL))
+    return e.fselect("lt", a, e.constant(0.9), small, large)
 
 
 def gelu(e: Emitter, x: Value) -> Value:

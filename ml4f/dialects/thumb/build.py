@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from xdsl.dialects.builtin import FloatAttr, SymbolRefAttr, f32
-from xdsl.ir import Attribute, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from ml4f.backend.thumb.encoding import constant_steps
 from ml4f.backend.thumb.operand_kinds import float_immediate, modified_immediate
 from ml4f.dialects.thumb import bundles, core_ops, float_ops, memory_ops
 from ml4f.dialects.thumb.base import ThumbOp
-from ml4f.dialects.thumb.registers import CoreRegisterType, R, S, int_attr, r, string_attr
+from ml4f.dialects.thumb.registers import CoreRegisterType, R, S, SingleRegisterType, int_attr, r, string_attr
 from ml4f.dialects.thumb.structure import CallOp, ReturnOp, make_data, make_func, make_loop, make_yield
 
 core = r
@@ -23,8 +23,8 @@ data = make_data
 
 
 def unallocated(type_: Attribute) -> Attribute:
-    """The register class of a loop-level value: pointers and integers in core registers, floats in S registers."""
-    return S if type_ == f32 else R
+    """The register class of a loop-level or thumb type: pointers and integers in core registers, floats in S registers."""
+    return S if type_ == f32 or type(type_) is SingleRegisterType else R
 
 
 @lru_cache(maxsize=256)
