@@ -25,7 +25,7 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
 }
 CASES = [(name, p) for name in ACTIVATIONS for p in PARAMETERS.get(name, [()])]
 SPECIAL_POINTS = (0, 0.1, 1 / 3, 0.34657, 0.5, 0.69315, 0.7071, 0.9, 1, 1.4142, 1.5, 2, 2.5, 3, 3.9375, 6, 9, 9.01, 10)
-SPECIAL_POINTS += (10.8125, 14.625, 17.3, 18, 20, 87.336, 88.7228, 89, 103.97, 104, 110, 2**22, 2**23, 2**24, 2**30, 2**31)
+SPECIAL_POINTS += (10.8125, 14.625, 17.3, 18, 20, 87.336, 88.7228, 89, 103.97, 104, 110, 2**22, 2**23, 2**24, 2**30)
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "lt": np.less,
     "le": np.less_equal,
@@ -111,7 +111,7 @@ class NumpyEmitter:
 
 
 def samples(per_exponent: int = 1500) -> np.ndarray:
-    """All exponents (0 and the denormals' included) with random mantissas, both signs; specials and what is near them."""
+    """Every exponent with random mantissas, both signs; special values and what is near them."""
     random = np.random.default_rng(1)
     exponents = np.arange(255, dtype=np.uint32)[:, None] << 23
     mantissas = random.integers(0, 1 << 23, (255, per_exponent), dtype=np.uint32)

@@ -192,7 +192,7 @@ def selu(e: Emitter, x: Value, alpha: float, gamma: float) -> Value:
 def celu(e: Emitter, x: Value, alpha: float) -> Value:
     """x, or alpha * (exp(x / alpha) - 1) where x < 0; alpha > 0."""
     if alpha == 1:
-        return elu(e, x)
+        return elu(e, x, 1.0)
     below = _expm1(e, e.fmax(e.fmul(x, e.constant(1 / alpha)), e.constant(-18.0)))
     return _negative_or(e, x, e.fmul(below, e.constant(alpha)), x)
 
