@@ -60,9 +60,9 @@ typedef struct ml4f_header {
     uint32_t reserved[4];        /* 0 */
 } ml4f_header_t;
 
-/* 1 if the header makes sense throughout, else 0. Reads the fixed part of the header, then at most 2 * (ML4F_MAX_RANK + 1)
- * words of shapes and never beyond header_size. Believes object_size: where the number of bytes at hand is known, prefer
- * ml4f_is_valid_object(). NULL and unaligned pointers are refused. */
+/* 1 if the header makes sense throughout, else 0. Reads the fixed part of the header, then at most
+ * 2 * (ML4F_MAX_RANK + 1) words of shapes and never beyond header_size. Believes object_size: where the number of bytes
+ * at hand is known, prefer ml4f_is_valid_object(). NULL and unaligned pointers are refused. */
 int ml4f_is_valid_header(const ml4f_header_t *header);
 
 /* 1 if `bytes` bytes at `data` hold a whole valid object (more may follow it), else 0. Never reads beyond `bytes`. */
@@ -73,9 +73,10 @@ int ml4f_is_valid_object(const void *data, size_t bytes);
  * Returns 0 or a negative error. */
 int ml4f_invoke(const ml4f_header_t *model, uint8_t *arena);
 
-/* Runs the object's own test vector and compares each output with the expected one: the difference may be 1e-3 of the
- * expected value, and near zero 1e-5 of the largest expected value (plus 1e-6). An infinity must be met exactly, a NaN by a NaN.
- * Returns 0 if all agree, ML4F_NO_TEST_DATA (1) if the object has no test input or no test output, or a negative error. */
+/* Runs the object's own test vector and compares each output with the expected one. The difference may be 1e-3 of the
+ * expected value, plus 1e-5 of the largest expected value, plus 1e-6. An infinity must be met exactly, a NaN by a NaN.
+ * Returns 0 if all agree, ML4F_NO_TEST_DATA (1) if the object has no test input or no test output, which is no failure,
+ * or a negative error. */
 int ml4f_test(const ml4f_header_t *model, uint8_t *arena);
 
 /* Shapes of a valid model: dimensions, then 0. */
@@ -88,7 +89,8 @@ uint32_t ml4f_shape_elements(const uint32_t *shape);
 /* Size in bytes; 0 if the type is unknown or the size does not fit 32 bits. */
 uint32_t ml4f_shape_size(const uint32_t *shape, uint32_t type);
 
-/* Index of the largest of `size` values, the first one on a tie. NaN never wins. ML4F_E_NO_MAXIMUM if nothing is left. */
+/* Index of the largest of `size` values, the first one on a tie. NaN never wins; ML4F_E_NO_MAXIMUM if there is nothing
+ * else. */
 int ml4f_argmax(const float *data, uint32_t size);
 
 /* Allocates an arena, copies the input in, runs, and copies the output out. `input` and `output` have as many elements
