@@ -4,7 +4,7 @@
  *
  * Compile-time settings:
  *
- *   ML4F_ALLOC(bytes), ML4F_FREE(pointer)   where ml4f_full_invoke() gets its arena: word aligned, NULL if there is none
+ *   ML4F_ALLOC(bytes), ML4F_FREE(pointer)   where ml4f_full_invoke() gets its arena: word aligned, or NULL
  *   ML4F_STATIC_ARENA_BYTES=n               without ML4F_ALLOC: one static arena of n bytes, for one call at a time
  *   ML4F_USE_MALLOC                         without both: malloc() and free()
  *                                           without all three: ml4f_full_invoke() returns ML4F_E_NO_MEMORY
