@@ -303,7 +303,6 @@ def _single(x: float) -> float:
 
 
 SQRT_HALF_BITS = 0x3F3504F3
-INFINITY_BITS = 0x7F800000
 NAN_BITS = 0x7FC00000
 
 
@@ -321,7 +320,6 @@ def log(e: Emitter, x: Value) -> Value:
     tail = e.fadd(e.fsub(tail, e.fmul(square, e.constant(0.5))), e.fmul(n, e.constant(LN2_LOW)))
     result = e.fadd(e.fadd(tail, f), e.fmul(n, e.constant(LN2_HIGH)))
     zero = e.constant(0.0)
-    x_bits = e.bits(x)
-    finite = e.iselect("lt", x_bits, e.int_constant(INFINITY_BITS), result, x)
+    finite = e.fselect("lt", x, e.constant(math.inf), result, x)
     outside = e.fselect("eq", x, zero, e.constant(-math.inf), e.from_bits(e.int_constant(NAN_BITS)))
     return e.fselect("le", x, zero, outside, finite)
