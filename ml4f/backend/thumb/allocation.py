@@ -26,7 +26,7 @@ from ml4f.backend.thumb.spilling import Spiller
 from ml4f.backend.thumb.webs import Webs, hard_constraints
 from ml4f.errors import InternalError
 
-PROMOTIONS = 12
+PROMOTIONS = 200
 """How often a file is tried again with the web that did not fit in front."""
 SPILL_ROUNDS = 200
 
@@ -161,21 +161,48 @@ class _Attempt:
 
     def try_to_place(self, register_class: str) -> _Web | None:
         """Give every web of the file a base register; the web that does not fit however the order is changed, or None."""
-        order = self.collect(register_class)
-        physical = self.webs.physical[register_class]
-        given = self.webs.occupied[physical]
         failed = None
-        for _ in range(PROMOTIONS):
-            taken = [given.get(register, 0) for register in range(REGISTER_COUNT[register_class])]
-            failed = self.first_fit(order, taken)
-            if failed is None:
-                self.placed[physical] = 0
-                return None
-            if order[0] is failed:
-                break
-            order.remove(failed)
-            order.insert(0, failed)
+        for fit in (self.first_fit, self.best_fit):
+            order = self.collect(register_class)
+            physical = self.webs.physical[register_class]
+            given = self.webs.occupied[physical]
+            for _ in range(PROMOTIONS):
+                taken = [given.get(register, 0) for register in range(REGISTER_COUNT[register_class])]
+                failed = fit(order, taken)
+                if failed is None:
+                    self.placed[physical] = 0
+                    return None
+                if order[0] is failed:
+                    break
+                order.remove(failed)
+                order.insert(0, failed)
         return failed
+
+    def best_fit(self, order: list[_Web], taken: list[int]) -> _Web | None:
+        """Like `first_fit`, but a single register's web goes where the next live range begins soonest behind its end.
+
+        Holes in the ranges of loop-carried webs are then filled by what just fits them.
+        """
+        placed = self.placed
+        for web in order:
+            offset, mask = web.ranges[0]
+            if len(web.ranges) > 1:
+                if self.first_fit([web], taken) is not None:
+                    return web
+                continue
+            end = mask.bit_length()
+            best, best_gap = -1, 0
+            for register, busy in enumerate(taken):
+                if not busy & mask:
+                    later = busy >> end
+                    gap = (later & -later).bit_length() or self.liveness.slots
+                    if best < 0 or gap < best_gap:
+                        best, best_gap = register, gap
+            if best < 0:
+                return web
+            taken[best] |= mask
+            placed[web.root] = best - offset
+        return None
 
     def first_fit(self, order: list[_Web], taken: list[int]) -> _Web | None:
         """Place the webs in order, each at the lowest base where none of its registers is taken; the first that fails."""
