@@ -224,7 +224,7 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "silu": ActivationInfo(transcendental.silu, reference.silu, 4, 16),
     "mish": ActivationInfo(transcendental.mish, reference.mish, 4, 16),
     "log": ActivationInfo(transcendental.log, reference.log, 4, 20),
-    "gelu": ActivationInfo(transcendental.gelu, reference.gelu, 5.5, 16),
+    "gelu": ActivationInfo(transcendental.gelu, reference.gelu, 4, 16),
     "gelu_tanh": ActivationInfo(transcendental.gelu_tanh, reference.gelu_tanh, 4, 16),
     "erf": ActivationInfo(transcendental.erf, reference.erf, 4, 16),
 }
