@@ -60,9 +60,7 @@ def thresholded_relu(x: np.ndarray, alpha: float) -> np.ndarray:
 
 
 @_definition
-def keras_relu(
-    x: np.ndarray, max_value: float, negative_slope: float, threshold: float
-) -> np.ndarray:
+def keras_relu(x: np.ndarray, max_value: float, negative_slope: float, threshold: float) -> np.ndarray:
     below = negative_slope * (x - threshold) if negative_slope else np.zeros_like(x)
     return np.where(x >= max_value, max_value, np.where(x < threshold, below, x))
 

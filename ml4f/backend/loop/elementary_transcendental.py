@@ -142,9 +142,7 @@ def _assemble(e: Emitter, shifted: Value, head: Value, tail: Value) -> Value:
     return e.fmul(e.fadd(e.fadd(head, tail), e.constant(1.0)), _power_of_two(e, shifted))
 
 
-def _reduce_product(
-    e: Emitter, a: Value, b: Value, error: Value | None, offset: int
-) -> tuple[Value, Value, Value]:
+def _reduce_product(e: Emitter, a: Value, b: Value, error: Value | None, offset: int) -> tuple[Value, Value, Value]:
     """`_reduce` of a * (b + error) as if the product were not rounded: `error` is the rest of b.
 
     An error in the last place of a * b would be one of 2^-24 * |a * b| in the exponential.
@@ -259,10 +257,10 @@ def erf(e: Emitter, x: Value) -> Value:
 
 
 def gelu(e: Emitter, x: Value) -> Value:
-    """x * T where x < 0, else x - x * T, T = exp(-x^2 / 2) * t * S(t) the normal distribution's tail, t = 1 / (|x| + 2).
+    """x * T where x < 0, else x - x * T, T = exp(-x^2 / 2) * t * S(t) the normal distribution's tail.
 
-    The exponential is scaled by 2^32, so that it stays normal where x times it still counts. Above 6 it is x.
-    `t` is corrected for the rounding of the sum and of the quotient: its true value is t * (1 + error).
+    Here t = 1 / (|x| + 2), corrected for the rounding of sum and quotient: its true value is t * (1 + error).
+    The exponential is scaled by 2^32, so that it stays normal where x times it still counts. Above 6 the result is x.
     """
     y = e.fmax(x, e.constant(-14.625))
     shifted, head, tail = _reduce_product(e, y, e.fmul(y, e.constant(-0.5)), None, 127 + 32)
