@@ -40,3 +40,12 @@ UNOPTIMIZED = (*TO_LOOP, "loop-choose-schedule{search=false}", *LOOP[1:-1], *MIN
 
 STAGES = {"nn": NN_OPTIMIZE[-1], "loop": LOOP[-1], "thumb": THUMB[-1]}
 """The pass behind which a level is in its final form."""
+
+PIPELINES = {
+    "nn": NN_OPTIMIZE,
+    "loop": (*TO_LOOP, *LOOP),
+    "thumb": THUMB,
+    "default": DEFAULT,
+    "unoptimized": UNOPTIMIZED,
+}
+"""For the tools' --pipeline."""
