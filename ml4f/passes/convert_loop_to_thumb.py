@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
@@ -315,9 +315,25 @@ def _main(program: ProgramOp, offsets: dict[str, int]) -> Operation:
                 op = build.data_address(symbol, build.core(i))
             block.add_op(op)
             arguments.append(op.results[0])
-        block.add_op(build.call(call.callee.root_reference.data, arguments, dict(call.attributes)))
+        block.add_op(build.call(call.callee.root_reference.data, arguments, _call_attributes(call, offsets)))
     block.add_op(build.return_())
     return build.func("main", Region(block), entry=True)
+
+
+def _call_attributes(call: CallOp, offsets: dict[str, int]) -> dict[str, Attribute]:
+    """A call's attributes, with places in the arena instead of buffers; `where` describes them for the listing."""
+    attributes = dict(call.attributes)
+    operands = attributes.get("operands")
+    if isinstance(operands, ArrayAttr):
+        places = [offsets[symbol.root_reference.data] for symbol in operands if isinstance(symbol, SymbolRefAttr)]
+        attributes["operands"] = ArrayAttr([IntegerAttr(place, 64) for place in places])
+    result = attributes.get("result")
+    if isinstance(result, SymbolRefAttr):
+        attributes["result"] = IntegerAttr(offsets[result.root_reference.data], 64)
+    symbols = [argument.root_reference.data for argument in call.arguments]
+    described = [f"{s} at arena+{offsets[s]}" if s in offsets else s for s in symbols]
+    attributes["where"] = StringAttr(", ".join(described))
+    return attributes
 
 
 def convert(module: ModuleOp) -> None:

@@ -125,6 +125,11 @@ class Converter:
             self.places[value] = self.constant(flat, _layer(owner) + "_data")
         return self.places[value]
 
+    def arena_operands(self, op: Operation) -> list[str]:
+        """The buffers of an op's operands that are no constants, in order."""
+        found = [self.places[value] for value in op.operands if value in self.places]
+        return [place.symbol for place in found if place.space == "arena"]
+
     def kernel(self, op: Operation, nest: Nest, places: dict[str, Place], suffix: str = "", final: bool = True) -> None:
         """One kernel and its call. `places` by role; `final`: its output is the op's result."""
         name = self.unique(_layer(op) + suffix)
@@ -143,7 +148,9 @@ class Converter:
             "op": StringAttr(op.name.removeprefix("nn.")),
             "macs": IntegerAttr(nest.terms() if nest.combine == "mac" else 0, i64),
         }
+        attributes["operands"] = ArrayAttr([SymbolRefAttr(s) for s in self.arena_operands(op)])
         if final:
+            attributes["result"] = SymbolRefAttr(places["out"].symbol)
             attributes["shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.results[0])])
             if "source" in op.attributes:
                 attributes["source"] = op.attributes["source"]
