@@ -22,6 +22,8 @@ ARENA_BASE = 0x2000_0000
 STACK_BASE = 0x6000_0000
 STACK_BYTES = 0x4000
 STOP_ADDRESS = 0x0000_1000
+STACK_GUARD = 64
+"""Bytes above the initial stack pointer that must keep their pattern."""
 GUARD = 256
 """Bytes in front of and behind the arena that must keep their pattern."""
 NAN_PATTERN = 0x7FC0_DEAD
@@ -81,8 +83,7 @@ class Machine:
     def prepare(self) -> None:
         """Fill the arena and the stack with the NaN pattern."""
         self.uc.mem_write(ARENA_BASE, self.pattern)
-        self.uc.mem_write(STACK_BASE, self.pattern[:STACK_BYTES] if len(self.pattern) >= STACK_BYTES else
-                          NAN_PATTERN.to_bytes(4, "little") * (STACK_BYTES // 4))
+        self.uc.mem_write(STACK_BASE, NAN_PATTERN.to_bytes(4, "little") * (STACK_BYTES // 4))
 
     def write_arena(self, offset: int, data: bytes) -> None:
         """Write bytes at an offset in the arena."""
@@ -93,8 +94,15 @@ class Machine:
         data = self.uc.mem_read(self.arena + offset, 4 * prod(shape))
         return np.frombuffer(bytes(data), "<f4").reshape(shape).copy()
 
-    def call(self, entry: int, until: int = STOP_ADDRESS) -> None:
-        """Execute from an address; checks what the code must leave alone."""
+    def call(self, entry: int) -> None:
+        """Execute a function from entry to return; checks what the code must leave alone."""
+        self.begin()
+        self.resume(entry, STOP_ADDRESS)
+        self.check_preserved()
+        self.check_guards()
+
+    def begin(self) -> None:
+        """Registers as at the entry: the two arguments, NaN patterns everywhere else."""
         uc = self.uc
         for register in range(arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R0 + 13):
             uc.reg_write(register, NAN_PATTERN ^ register << 8)
@@ -102,19 +110,24 @@ class Machine:
             uc.reg_write(register, NAN_PATTERN)
         uc.reg_write(arm_const.UC_ARM_REG_R0, OBJECT_BASE)
         uc.reg_write(arm_const.UC_ARM_REG_R1, self.arena)
-        uc.reg_write(arm_const.UC_ARM_REG_SP, STACK_BASE + STACK_BYTES - 64)
+        uc.reg_write(arm_const.UC_ARM_REG_SP, STACK_BASE + STACK_BYTES - STACK_GUARD)
         uc.reg_write(arm_const.UC_ARM_REG_LR, STOP_ADDRESS | 1)
-        before = [uc.reg_read(register) for register in _SAVED]
+        self._preserved = [uc.reg_read(register) for register in _SAVED]
+
+    def resume(self, address: int, until: int) -> None:
+        """Execute from an address until another one is reached."""
+        if address == until:
+            return
         try:
-            uc.emu_start(entry | 1, until)
+            self.uc.emu_start(address | 1, until)
         except unicorn.UcError as error:
-            pc = uc.reg_read(arm_const.UC_ARM_REG_PC)
+            pc = self.uc.reg_read(arm_const.UC_ARM_REG_PC)
             raise InternalError(f"{self.name}: the machine code faults at offset {pc - OBJECT_BASE:#x}: {error}") from None
-        if until == STOP_ADDRESS:
-            after = [uc.reg_read(register) for register in _SAVED]
-            if before != after:
-                raise InternalError(f"{self.name}: the machine code changes a register that it must preserve")
-        self.check_guards()
+
+    def check_preserved(self) -> None:
+        """The callee-saved registers hold what they held at `begin`."""
+        if self._preserved != [self.uc.reg_read(register) for register in _SAVED]:
+            raise InternalError(f"{self.name}: the machine code changes a register that it must preserve")
 
     def check_guards(self) -> None:
         """The bytes around the arena and above the stack pointer still hold the pattern."""
@@ -123,8 +136,8 @@ class Machine:
         high = bytes(self.uc.mem_read(ARENA_BASE + end, self.arena_span - end))
         if low != self.pattern[:GUARD] or high != self.pattern[end:]:
             raise InternalError(f"{self.name}: the machine code writes outside its arena of {self.header.arena_bytes} bytes")
-        top = bytes(self.uc.mem_read(STACK_BASE + STACK_BYTES - 64, 64))
-        if top != NAN_PATTERN.to_bytes(4, "little") * 16:
+        top = bytes(self.uc.mem_read(STACK_BASE + STACK_BYTES - STACK_GUARD, STACK_GUARD))
+        if top != NAN_PATTERN.to_bytes(4, "little") * (STACK_GUARD // 4):
             raise InternalError(f"{self.name}: the machine code writes above the stack pointer")
 
 

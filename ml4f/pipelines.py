@@ -38,6 +38,13 @@ DEFAULT = (*NN_OPTIMIZE, *TO_LOOP, *LOOP, *THUMB)
 UNOPTIMIZED = (*TO_LOOP, "loop-choose-schedule{search=false}", *LOOP[1:-1], *MINIMAL_THUMB)
 """The shortest pipeline that works."""
 
+
+def with_float16(passes: tuple[str, ...]) -> tuple[str, ...]:
+    """The same pipeline with weights rounded to float16 at the end of the nn level."""
+    split = passes.index(TO_LOOP[0])
+    return (*passes[:split], "nn-round-weights", *passes[split:])
+
+
 STAGES = {"nn": NN_OPTIMIZE[-1], "loop": LOOP[-1], "thumb": THUMB[-1]}
 """The pass behind which a level is in its final form."""
 

@@ -301,7 +301,7 @@ _HANDLERS: dict[type[Operation], Callable[[_Selector, Any], None]] = {
 }
 
 
-def _main(program: ProgramOp, offsets: dict[str, int]) -> Operation:
+def _main(program: ProgramOp, offsets: dict[str, int], sizes: dict[str, int]) -> Operation:
     """The entry function: for each call the addresses of its buffers and data in r0, r1, …"""
     block = Block()
     for call in program.body.block.ops:
@@ -315,12 +315,12 @@ def _main(program: ProgramOp, offsets: dict[str, int]) -> Operation:
                 op = build.data_address(symbol, build.core(i))
             block.add_op(op)
             arguments.append(op.results[0])
-        block.add_op(build.call(call.callee.root_reference.data, arguments, _call_attributes(call, offsets)))
+        block.add_op(build.call(call.callee.root_reference.data, arguments, _call_attributes(call, offsets, sizes)))
     block.add_op(build.return_())
     return build.func("main", Region(block), entry=True)
 
 
-def _call_attributes(call: CallOp, offsets: dict[str, int]) -> dict[str, Attribute]:
+def _call_attributes(call: CallOp, offsets: dict[str, int], sizes: dict[str, int]) -> dict[str, Attribute]:
     """A call's attributes, with places in the arena instead of buffers; `where` describes them for the listing."""
     attributes = dict(call.attributes)
     operands = attributes.get("operands")
@@ -333,6 +333,8 @@ def _call_attributes(call: CallOp, offsets: dict[str, int]) -> dict[str, Attribu
     symbols = [argument.root_reference.data for argument in call.arguments]
     described = [f"{s} at arena+{offsets[s]}" if s in offsets else s for s in symbols]
     attributes["where"] = StringAttr(", ".join(described))
+    attributes["constants"] = ArrayAttr([StringAttr(s) for s in dict.fromkeys(symbols) if s not in offsets])
+    attributes["arena_bytes"] = IntegerAttr(sum(sizes[s] for s in dict.fromkeys(symbols) if s in sizes), 64)
     return attributes
 
 
@@ -340,6 +342,7 @@ def convert(module: ModuleOp) -> None:
     """Replaces the loop-level program by thumb functions and data."""
     ops = list(module.body.block.ops)
     offsets: dict[str, int] = {}
+    sizes = {op.sym_name.data: op.bytes.value.data for op in ops if isinstance(op, BufferOp)}
     for op in ops:
         if isinstance(op, BufferOp):
             if op.offset is None:
@@ -349,7 +352,7 @@ def convert(module: ModuleOp) -> None:
     attributes: dict[str, Attribute] = {}
     for op in ops:
         if isinstance(op, ProgramOp):
-            new.insert(0, _main(op, offsets))
+            new.insert(0, _main(op, offsets, sizes))
             attributes = _object_attributes(op, offsets)
         elif isinstance(op, KernelOp):
             new.append(_Selector(op).run())

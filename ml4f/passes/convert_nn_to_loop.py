@@ -18,6 +18,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     SymbolRefAttr,
     TensorType,
+    UnitAttr,
     f32,
     i64,
 )
@@ -149,6 +150,10 @@ class Converter:
             "macs": IntegerAttr(nest.terms() if nest.combine == "mac" else 0, i64),
         }
         attributes["operands"] = ArrayAttr([SymbolRefAttr(s) for s in self.arena_operands(op)])
+        if nest.nonnegative:
+            attributes["nonnegative"] = UnitAttr()
+        if op.operands:
+            attributes["input_shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.operands[0])])
         if final:
             attributes["result"] = SymbolRefAttr(places["out"].symbol)
             attributes["shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.results[0])])

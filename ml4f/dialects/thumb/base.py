@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Protocol, Self
 
-from xdsl.dialects.builtin import IntegerAttr, NoneAttr, i64
+from xdsl.dialects.builtin import IntegerAttr
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import IRDLOperation
 from xdsl.parser import Parser
@@ -13,6 +13,7 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from ml4f.backend.thumb.encoding import Form, Part, Values
+from ml4f.dialects.text import parse_entries, parse_value, parse_values, print_entries
 from ml4f.dialects.thumb.registers import number
 
 
@@ -143,72 +144,4 @@ def _value_text(attribute: Attribute) -> str:
     return str(attribute.value.data) if isinstance(attribute, IntegerAttr) else str(attribute)
 
 
-def print_entries(printer: Printer, op: IRDLOperation, hidden: tuple[str, ...] = ()) -> None:
-    """Properties and attributes as one dictionary; 64-bit integers without their type, units as bare names."""
-    entries = {k: v for k, v in (op.properties | op.attributes).items() if k not in hidden}
-    if not entries:
-        return
-
-    def entry(item: tuple[str, Attribute]) -> None:
-        name, value = item
-        printer.print_string(name)
-        if isinstance(value, IntegerAttr) and value.type == i64:
-            printer.print_string(f" = {value.value.data}")
-        elif not _is_unit(value):
-            printer.print_string(" = ")
-            printer.print_attribute(value)
-
-    printer.print_string(" {")
-    printer.print_list(entries.items(), entry)
-    printer.print_string("}")
-
-
-def _is_unit(value: Attribute) -> bool:
-    return value.name == "unit"
-
-
-def parse_entries(
-    parser: Parser, cls: type[IRDLOperation]
-) -> tuple[dict[str, Attribute], dict[str, Attribute]]:
-    """The inverse of `print_entries`: what the operation defines as property, and the rest."""
-    entries = parser.parse_optional_attr_dict()
-    known = cls.get_irdl_definition().properties
-    properties = {k: v for k, v in entries.items() if k in known}
-    return properties, {k: v for k, v in entries.items() if k not in known}
-
-
-def parse_value(parser: Parser) -> SSAValue:
-    """A value that is defined already; its type is known from there."""
-    position = parser.pos
-    name = parser.parse_unresolved_operand()
-    known = parser.ssa_values.get(name.operand_name)
-    if known is None or name.index >= len(known):
-        parser.raise_error(f"%{name.operand_name} is not defined before its use", position)
-    return known[name.index]
-
-
-def parse_values(parser: Parser) -> list[SSAValue]:
-    """A possibly empty list of values."""
-    operands: list[SSAValue] = []
-    position = parser.pos
-    unresolved = parser.parse_optional_undelimited_comma_separated_list(
-        parser.parse_optional_unresolved_operand, parser.parse_unresolved_operand
-    )
-    for name in unresolved or ():
-        known = parser.ssa_values.get(name.operand_name)
-        if known is None or name.index >= len(known):
-            parser.raise_error(f"%{name.operand_name} is not defined before its use", position)
-        operands.append(known[name.index])
-    return operands
-
-
-__all__ = [
-    "MemoryAccess",
-    "NoneAttr",
-    "Placement",
-    "ThumbOp",
-    "parse_entries",
-    "parse_value",
-    "parse_values",
-    "print_entries",
-]
+__all__ = ["MemoryAccess", "Placement", "ThumbOp", "parse_entries", "parse_value", "parse_values", "print_entries"]

@@ -1,0 +1,339 @@
+"""The whole way: from a model file to a verified object, its listing, statistics and C source."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from xdsl.context import Context
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, StringAttr
+from xdsl.passes import ModulePass, PassPipeline
+from xdsl.printer import Printer
+
+from ml4f import evaluation as evaluations
+from ml4f import pipelines
+from ml4f.backend.c_source import c_header, c_source
+from ml4f.backend.thumb.layout import CallSite, Layout
+from ml4f.backend.thumb.object_code import ObjectCode, assemble
+from ml4f.differential import DifferentialRun
+from ml4f.errors import UsageError, ValidationError
+from ml4f.frontend import load_model
+from ml4f.frontend.importer import import_onnx
+from ml4f.machine import Machine
+from ml4f.output import write_all
+from ml4f.passes import PASSES
+from ml4f.profile import profile
+from ml4f.report import LayerStats, ModelStats, report
+from ml4f.validation import validate
+
+Progress = Callable[[str], None]
+TEST_SEED = 7
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile. `check_passes`: run the module after every pass; `force`: keep results that fail validation."""
+
+    float16: bool = False
+    optimize: bool = True
+    validate: bool = True
+    test_data: bool = False
+    check_passes: bool = False
+    force: bool = False
+
+    def pipeline(self) -> tuple[str, ...]:
+        """The names of the passes."""
+        passes = pipelines.DEFAULT if self.optimize else pipelines.UNOPTIMIZED
+        return pipelines.with_float16(passes) if self.float16 else passes
+
+
+@dataclass
+class Compilation:
+    """A compiled model."""
+
+    name: str
+    basename: str
+    proto: onnx.ModelProto
+    options: Options
+    code: ObjectCode
+    nn_module: ModuleOp
+    notes: tuple[str, ...] = ()
+    stats: ModelStats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.machine = Machine(self.code.binary, self.name)
+        self._seeded = np.random.default_rng(TEST_SEED)
+        self.stats = self._statistics()
+
+    @property
+    def binary(self) -> bytes:
+        """The object's bytes: the contents of the .ml4f file."""
+        return self.code.binary
+
+    def predict(self, x: Any) -> np.ndarray:
+        """The network's output, computed by the machine code in an emulator.
+
+        x: one input of the model's shape, or a batch [n, …] of them; the result has the same batching.
+        """
+        x = np.asarray(x, dtype=np.float32)
+        shape = self.code.header.input_shape
+        if x.shape == shape or x.size == prod(shape) and x.ndim <= len(shape):
+            return self.machine.run(x)
+        if x.ndim == len(shape) + 1 and x.shape[1:] == shape or x.ndim == 2 and x.shape[1] == prod(shape):
+            return np.stack([self.machine.run(row) for row in x])
+        return self.machine.run(x)
+
+    def ir(self, stage: str = "thumb") -> str:
+        """The IR after a stage (`nn`, `loop`, `thumb`) or after any pass of the pipeline, as text; `import`: before all."""
+        passes = self.options.pipeline()
+        last = pipelines.STAGES.get(stage, stage)
+        names = [spec.split("{")[0] for spec in passes]
+        if stage != "import" and last not in names:
+            raise UsageError(f"no such stage: {stage}; there are import, {', '.join([*pipelines.STAGES, *names])}")
+        end = 0 if stage == "import" else len(names) - names[::-1].index(last)
+        module = import_onnx(self.proto, self.name)
+        run_passes(module, passes[:end])
+        output = StringIO()
+        Printer(stream=output).print_op(module)
+        return output.getvalue() + "\n"
+
+    def assembly(self) -> str:
+        """The listing, GNU as source for exactly the object's bytes."""
+        return self.code.assembly(f"{self.name}, compiled by ml4f")
+
+    def read_samples(self, path: str | Path) -> evaluations.Samples:
+        """Labelled samples for `evaluate`."""
+        return evaluations.read_samples(path, self.code.header.input_shape, prod(self.code.header.output_shape))
+
+    def evaluate(self, samples: evaluations.Samples) -> evaluations.Evaluation:
+        """Accuracy on labelled samples, computed by the machine code."""
+        return evaluations.evaluate(samples, self.machine.run, prod(self.code.header.output_shape))
+
+    def files(
+        self, megahertz: float = 84.0, evaluation: evaluations.Evaluation | None = None
+    ) -> dict[str, bytes | str]:
+        """The contents of every output file, by name."""
+        import json
+
+        text = report(self.stats, megahertz)
+        if evaluation is not None:
+            text += "\n" + evaluation.text() + "\n"
+        layers = [dict(zip(_LAYER_KEYS, _layer_values(layer), strict=True)) for layer in self.stats.layers]
+        return {
+            f"{self.basename}.ml4f": self.binary,
+            f"{self.basename}.asm": self.assembly(),
+            f"{self.basename}.c": c_source(self.binary, self.basename, text),
+            f"{self.basename}.h": c_header(self.binary, self.basename, text),
+            f"{self.basename}.txt": text,
+            f"{self.basename}_layerStats.json": json.dumps(layers, indent=2) + "\n",
+        }
+
+    def write(self, directory: str | Path, files: Mapping[str, bytes | str]) -> list[Path]:
+        """Write files, all or none."""
+        return write_all(directory, files)
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write `.ml4f`, `.asm`, `.c`, `.h`, `.txt` and `_layerStats.json` into a folder; returns their paths."""
+        return self.write(directory, self.files())
+
+    def save_onnx(self, path: str | Path) -> None:
+        """Write the ONNX model that the input became."""
+        path = Path(path)
+        write_all(path.parent, {path.name: self.proto.SerializeToString()})
+
+    def _statistics(self) -> ModelStats:
+        layout, header = self.code.layout, self.code.header
+        x = self._seeded.standard_normal(prod(header.input_shape)).astype(np.float32)
+        measured = profile(self.machine, x, layout.calls)
+        layers = list(_layers(layout, measured.calls))
+        return ModelStats(
+            self.name,
+            "cortex-m4",
+            "float16" if self.options.float16 else "float32",
+            header.object_bytes,
+            self.code.code_bytes,
+            self.code.weight_bytes,
+            header.arena_bytes,
+            len(self.code.test_data),
+            measured.total,
+            sum(layer.macs for layer in layers),
+            header.input_shape,
+            header.output_shape,
+            tuple(layers),
+            self.notes,
+        )
+
+
+_LAYER_KEYS = ("name", "opType", "inputShape", "outputShape", "cycles", "codeBytes", "weightBytes", "arenaBytes", "macs")
+
+
+def _layer_values(layer: LayerStats) -> tuple[object, ...]:
+    return (
+        layer.name,
+        layer.operator,
+        list(layer.input_shape),
+        list(layer.output_shape),
+        layer.cycles,
+        layer.code_bytes,
+        layer.weight_bytes,
+        layer.arena_bytes,
+        layer.macs,
+    )
+
+
+def _layers(layout: Layout, cycles: tuple[int, ...]) -> Iterator[LayerStats]:
+    """Statistics by model layer: the kernels of one nn operation together."""
+    seen: set[str] = set()
+    pending: list[tuple[CallSite, int]] = []
+    for site, count in zip(layout.calls, cycles, strict=True):
+        pending.append((site, count))
+        if "shape" in site.attributes:
+            yield _layer(layout, pending, seen)
+            pending = []
+    if pending:
+        yield _layer(layout, pending, seen)
+
+
+def _layer(layout: Layout, sites: list[tuple[CallSite, int]], seen: set[str]) -> LayerStats:
+    code = weights = macs = 0
+    for site, _ in sites:
+        code += site.end - site.start
+        function = layout.functions.get(site.callee)
+        if function is not None and site.callee not in seen:
+            code += function[1] - function[0]
+        seen.add(site.callee)
+        macs += _integer(site.attributes.get("macs"))
+        constants = site.attributes.get("constants")
+        if isinstance(constants, ArrayAttr):
+            for symbol in constants:
+                if isinstance(symbol, StringAttr) and symbol.data not in seen:
+                    seen.add(symbol.data)
+                    weights += layout.data_sizes.get(symbol.data, 0)
+    last = sites[-1][0].attributes
+    names = [name.data for name in last.get("layers", ()) if isinstance(name, StringAttr)]  # pyright: ignore
+    operator = last.get("op")
+    shape = _shape(last.get("shape"))
+    input_shape = _shape(sites[0][0].attributes.get("input_shape"))
+    return LayerStats(
+        "+".join(names) or sites[-1][0].callee,
+        operator.data if isinstance(operator, StringAttr) else "kernel",
+        input_shape,
+        shape,
+        sum(count for _, count in sites),
+        code,
+        weights,
+        max(_integer(site.attributes.get("arena_bytes")) for site, _ in sites),
+        macs,
+    )
+
+
+def _integer(attribute: object) -> int:
+    return attribute.value.data if isinstance(attribute, IntegerAttr) else 0
+
+
+def _shape(attribute: object) -> tuple[int, ...]:
+    return tuple(_integer(n) for n in attribute) if isinstance(attribute, ArrayAttr) else ()
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """The cyclic collector finds nothing in IR under construction and takes a quarter of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def run_passes(
+    module: ModuleOp,
+    names: tuple[str, ...],
+    callback: Callable[[ModulePass | None, ModuleOp, ModulePass | None], None] | None = None,
+) -> None:
+    """Apply passes, given as in a pipeline's text."""
+    if names:
+        PassPipeline.parse_spec(PASSES, ",".join(names), callback).apply(Context(), module)
+
+
+def compile_proto(
+    proto: onnx.ModelProto,
+    name: str,
+    options: Options | None = None,
+    *,
+    basename: str | None = None,
+    notes: tuple[str, ...] = (),
+    progress: Progress = lambda text: None,
+) -> Compilation:
+    """Compile an ONNX model. Raises Ml4fError with a message for the user; nothing is written."""
+    options = options or Options()
+    with no_garbage_collection():
+        progress(f"{name}: importing")
+        module = import_onnx(proto, name)
+        passes = options.pipeline()
+        split = next(i for i, spec in enumerate(passes) if spec == pipelines.TO_LOOP[0])
+        differential = DifferentialRun() if options.check_passes else None
+        run_passes(module, passes[:split], differential)
+        module.verify()
+        nn_module = module.clone()
+
+        def callback(previous: ModulePass | None, current: ModuleOp, following: ModulePass | None) -> None:
+            if following is not None:
+                progress(f"{name}: {following.name}")
+            if differential is not None:
+                current.verify()
+                if previous is not None:
+                    differential(previous, current, following)
+
+        run_passes(module, passes[split:], callback)
+        test_data = None
+        if options.test_data:
+            test_data = _test_data(assemble(module).binary, name)
+        code = assemble(module, test_data)
+        compilation = Compilation(name, basename or file_name(name), proto, options, code, nn_module, notes)
+        if options.validate:
+            try:
+                validate(compilation, progress)
+            except ValidationError as error:
+                if not options.force:
+                    raise
+                compilation.notes = (*notes, f"validation failed, results kept because of --force: {error}")
+    return compilation
+
+
+def _test_data(binary: bytes, name: str) -> tuple[bytes, bytes]:
+    machine = Machine(binary, name)
+    x = np.random.default_rng(TEST_SEED).standard_normal(prod(machine.header.input_shape)).astype("<f4")
+    return x.tobytes(), machine.run(x).astype("<f4").tobytes()
+
+
+def file_name(name: str) -> str:
+    """A model's name as a file name: letters, digits, - and _."""
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)
+    return cleaned.strip("_") or "model"
+
+
+def compile_model(
+    source: str | Path | bytes | onnx.ModelProto,
+    options: Options | None = None,
+    *,
+    name: str | None = None,
+    basename: str | None = None,
+    progress: Progress = lambda text: None,
+) -> Compilation:
+    """Compile a model file (path), the bytes of one, or an ONNX model. Raises Ml4fError."""
+    if basename is not None and (not basename or file_name(basename) != basename.replace(".", "_")):
+        raise UsageError(f"{basename!r} is no file name; use letters, digits, - and _")
+    loaded = load_model(source, name=name)
+    return compile_proto(
+        loaded.proto, loaded.name, options, basename=basename, notes=tuple(loaded.notes), progress=progress
+    )

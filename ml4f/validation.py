@@ -1,0 +1,239 @@
+"""Validates the real bytes in Unicorn against float references, layer by layer.
+
+Every prefix of the network: one run stops behind each layer and compares its buffer with the reference of the imported model
+(onnxruntime or onnx's evaluator; for float16 the nn level in numpy, which has the same rounded weights). Every layer alone:
+its input buffers get random values and only its code runs, compared with the nn level in numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, StringAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation
+
+from ml4f.backend.thumb.layout import CallSite
+from ml4f.dialects.nn import SourceAttr
+from ml4f.errors import ValidationError
+from ml4f.interpreters.nn import evaluate, run_nn
+from ml4f.machine import OBJECT_BASE, STOP_ADDRESS, Machine
+from ml4f.reference import Reference
+
+if TYPE_CHECKING:
+    from ml4f.compiler import Compilation
+
+TOLERANCE = 1e-4
+"""Relative to the largest magnitude of a layer's reference output."""
+SEEDS = (1, 2)
+FREE_OPS = ("nn.const", "nn.reshape", "func.return")
+"""Operations that have no code of their own."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The calls of one nn operation, and that operation."""
+
+    calls: tuple[CallSite, ...]
+    op: Operation
+
+    @property
+    def name(self) -> str:
+        """The model's layers it computes."""
+        names = self.calls[-1].attributes.get("layers")
+        listed = [n.data for n in names if isinstance(n, StringAttr)] if isinstance(names, ArrayAttr) else []
+        return "+".join(listed) or self.calls[-1].callee
+
+    @property
+    def operator(self) -> str:
+        """Its nn operator."""
+        return self.op.name.removeprefix("nn.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The result's shape."""
+        return _integers(self.calls[-1].attributes["shape"])
+
+    @property
+    def result(self) -> int:
+        """The result's offset in the arena."""
+        return _integers(ArrayAttr([self.calls[-1].attributes["result"]]))[0]
+
+
+def _integers(attribute: object) -> tuple[int, ...]:
+    assert isinstance(attribute, ArrayAttr)
+    return tuple(a.value.data for a in attribute if isinstance(a, IntegerAttr))
+
+
+def layers_of(compilation: Compilation) -> Iterator[Layer]:
+    """The layers in execution order."""
+    function = next(op for op in compilation.nn_module.body.block.ops if isinstance(op, FuncOp))
+    ops = iter([op for op in function.body.block.ops if op.name not in FREE_OPS])
+    pending: list[CallSite] = []
+    for site in compilation.code.layout.calls:
+        pending.append(site)
+        if "shape" in site.attributes:
+            yield Layer(tuple(pending), next(ops))
+            pending = []
+
+
+def validate(compilation: Compilation, progress: Callable[[str], None] = lambda text: None) -> None:
+    """Raises ValidationError that names the first wrong layer."""
+    layers = list(layers_of(compilation))
+    machine = compilation.machine
+    check_import(compilation)
+    for seed in SEEDS:
+        progress(f"{compilation.name}: validating the network")
+        check_prefixes(compilation, machine, layers, seed)
+    for index, layer in enumerate(layers):
+        progress(f"{compilation.name}: validating layer {index + 1} of {len(layers)}, {layer.name}")
+        check_alone(compilation, machine, layer)
+
+
+def model_input(compilation: Compilation, seed: int) -> np.ndarray:
+    """A seeded input, normally distributed."""
+    size = prod(compilation.code.header.input_shape)
+    return np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+
+
+def reference_output(compilation: Compilation, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Every tensor of the ONNX model."""
+    return Reference(compilation.proto).run([x.reshape(1, *compilation.code.header.input_shape)])
+
+
+def check_import(compilation: Compilation) -> None:
+    """The nn level (before any rounding to float16) agrees with the reference of the ONNX model."""
+    if not compilation.options.float16:
+        return  # the prefixes are compared with that reference directly
+    from ml4f.compiler import run_passes
+    from ml4f.frontend.importer import import_onnx
+
+    module = import_onnx(compilation.proto, compilation.name)
+    passes = [p for p in compilation.options.pipeline() if p.startswith("nn-") and p != "nn-round-weights"]
+    run_passes(module, tuple(passes))
+    x = model_input(compilation, SEEDS[0])
+    result = np.ravel(run_nn(module, [x.reshape(compilation.code.header.input_shape)])[0])
+    tensors = reference_output(compilation, x)
+    expected = np.ravel(tensors[compilation.proto.graph.output[0].name])
+    compare(result, expected, f"{compilation.name}: the imported model")
+
+
+def check_prefixes(compilation: Compilation, machine: Machine, layers: list[Layer], seed: int) -> None:
+    """Run the network once, stopping behind every layer."""
+    x = model_input(compilation, seed)
+    expected = Expectations(compilation, x)
+    machine.prepare()
+    machine.write_arena(machine.header.input_offset, x.tobytes())
+    stops = [OBJECT_BASE + layer.calls[-1].end for layer in layers]
+    position = OBJECT_BASE + machine.header.entry
+    machine.begin()
+    for index, (layer, stop) in enumerate(zip(layers, stops, strict=True)):
+        machine.resume(position, stop)
+        position = stop
+        wanted = expected.of(layer, index)
+        if wanted is None:
+            continue
+        result = np.ravel(machine.read_floats(layer.result, layer.shape))
+        what = f"{compilation.name}: layer {layer.name} ({layer.operator}, output {list(layer.shape)}), as part of the network"
+        compare(result, wanted, what)
+    machine.resume(position, STOP_ADDRESS)
+    machine.check_preserved()
+    final = np.ravel(machine.read_floats(machine.header.output_offset, machine.header.output_shape))
+    compare(final, expected.output(), f"{compilation.name}: the network's output")
+
+
+class Expectations:
+    """What each layer should produce for one input."""
+
+    def __init__(self, compilation: Compilation, x: np.ndarray):
+        self.tensors: dict[str, np.ndarray] = {}
+        self.values: list[np.ndarray] = []
+        self.name = compilation.proto.graph.output[0].name
+        self.result: np.ndarray | None = None
+        if compilation.options.float16:
+            def observe(op: Operation, value: np.ndarray) -> None:
+                if op.name not in FREE_OPS:
+                    self.values.append(np.ravel(value))
+
+            shaped = x.reshape(compilation.code.header.input_shape)
+            self.result = np.ravel(run_nn(compilation.nn_module, [shaped], observe)[0])
+        else:
+            self.tensors = reference_output(compilation, x)
+
+    def of(self, layer: Layer, index: int) -> np.ndarray | None:
+        if self.values:
+            return self.values[index]
+        source = layer.op.attributes.get("source")
+        if not isinstance(source, SourceAttr) or source.tensor_name not in self.tensors:
+            return None
+        tensor = self.tensors[source.tensor_name]
+        if tensor.size != prod(layer.shape):
+            return None
+        order = source.order
+        tensor = tensor.reshape(tensor.shape[1:]) if tensor.ndim == len(order) + 1 else tensor
+        return np.ravel(tensor.transpose(order)) if tensor.ndim == len(order) else np.ravel(tensor)
+
+    def output(self) -> np.ndarray:
+        """The network's output."""
+        return self.result if self.result is not None else np.ravel(self.tensors[self.name])
+
+
+def check_alone(compilation: Compilation, machine: Machine, layer: Layer) -> None:
+    """Run one layer's code on random values in its input buffers."""
+    rng = np.random.default_rng(SEEDS[0])
+    places = _integers(layer.calls[0].attributes.get("operands", ArrayAttr([])))
+    arrays: list[np.ndarray] = []
+    by_place: dict[int, np.ndarray] = {}
+    remaining = list(places)
+    machine.prepare()
+    for operand in layer.op.operands:
+        constant = constant_value(operand.owner)
+        shape = operand.type.get_shape()  # pyright: ignore[reportAttributeAccessIssue]
+        if constant is not None:
+            arrays.append(constant)
+            continue
+        place = remaining.pop(0)
+        if place not in by_place:
+            values = rng.standard_normal(prod(shape)).astype(np.float32)
+            by_place[place] = np.abs(values) if _is_nonnegative(layer) else values
+        arrays.append(by_place[place].reshape(shape))
+    start, end = OBJECT_BASE + layer.calls[0].start, OBJECT_BASE + layer.calls[-1].end
+    machine.begin()
+    machine.resume(OBJECT_BASE + machine.header.entry, OBJECT_BASE + compilation.code.layout.calls[0].start)
+    for place, values in by_place.items():
+        machine.write_arena(place, values.tobytes())
+    machine.resume(start, end)
+    result = np.ravel(machine.read_floats(layer.result, layer.shape))
+    wanted = np.ravel(evaluate(layer.op, arrays))
+    compare(result, wanted, f"{compilation.name}: layer {layer.name} ({layer.operator}, output {list(layer.shape)}) alone")
+
+
+def _is_nonnegative(layer: Layer) -> bool:
+    """Whether the layer's code relies on inputs without sign bits."""
+    return any("nonnegative" in call.attributes for call in layer.calls)
+
+
+def constant_value(op: object) -> np.ndarray | None:
+    """The value of an nn.const."""
+    if not isinstance(op, Operation) or op.name != "nn.const":
+        return None
+    return evaluate(op, [])
+
+
+def compare(result: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """Raise ValidationError if any element is off by more than the tolerance, or NaN where it should not be."""
+    expected = expected.astype(np.float64)
+    scale = max(float(np.max(np.abs(expected[np.isfinite(expected)]), initial=0.0)), 1e-30)
+    wrong = ~(np.abs(result - expected) <= TOLERANCE * scale)
+    wrong &= ~((result == expected) | (np.isnan(result) & np.isnan(expected)))
+    if wrong.any():
+        worst = int(np.argmax(np.where(wrong, np.nan_to_num(np.abs(result - expected), nan=np.inf), -1)))
+        raise ValidationError(
+            f"{what}: element {worst} of {result.size} is {result[worst]:.8g}, the reference says {expected[worst]:.8g} "
+            f"({int(wrong.sum())} elements off by more than {TOLERANCE:g} of {scale:.4g}); this is a bug of ml4f, please report it"
+        )
+
