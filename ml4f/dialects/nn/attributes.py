@@ -17,7 +17,7 @@ class ActAttr(ParametrizedAttribute):
 
     name = "nn.act"
     activation: StringAttr
-    parameters: ArrayAttr[FloatAttr]
+    arguments: ArrayAttr[FloatAttr]
 
     @classmethod
     def of(cls, activation: str, parameters: Sequence[float] = ()) -> ActAttr:
@@ -32,7 +32,7 @@ class ActAttr(ParametrizedAttribute):
     @property
     def parameter_values(self) -> tuple[float, ...]:
         """Its parameters."""
-        return tuple(float(p.value.data) for p in self.parameters)
+        return tuple(float(p.value.data) for p in self.arguments)
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> list[StringAttr | ArrayAttr[FloatAttr]]:

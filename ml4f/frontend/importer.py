@@ -1,0 +1,362 @@
+"""ONNX graphs to the nn dialect: `import_onnx`.
+
+An ONNX tensor becomes a `Tensor`: an SSA value whose elements, in memory order, are those of the tensor transposed by `order`.
+Transpose therefore costs nothing; only operators that need a certain order (convolutions: channels last) materialise one.
+Constants are folded; every handler (`importer_ops.py`, `importer_windows.py`) sees shapes that are numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+
+from ml4f.dialects.nn import ConstOp, NnOp, SourceAttr, named_location, numbers, shape_of, tensor_type
+from ml4f.dialects.nn import ops as nn
+from ml4f.errors import Ml4fError, UnsupportedError
+
+OLDEST_OPSET = 7
+FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+MAX_ELEMENTS = 1 << 26
+"""No tensor of a model that fits a microcontroller is larger."""
+
+Shape = tuple[int, ...]
+
+
+class NotSupported(Exception):
+    """Raised by handlers; the importer collects them all into one UnsupportedError."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """Elements of `value` == ONNX tensor of `shape` transposed by `order`, flat. `shape` includes the batch."""
+
+    value: SSAValue
+    shape: Shape
+    order: tuple[int, ...]
+
+    @property
+    def ordered(self) -> Shape:
+        """The extents in memory order."""
+        return tuple(self.shape[axis] for axis in self.order)
+
+    @property
+    def memory_shape(self) -> Shape:
+        """The extents in memory order, a batch of one left out."""
+        return tuple(self.shape[axis] for axis in self.order if axis or self.shape[0] != 1 or len(self.shape) == 1)
+
+    @property
+    def significant(self) -> tuple[int, ...]:
+        """The axes with more than one element, in memory order."""
+        return tuple(axis for axis in self.order if self.shape[axis] > 1)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether memory order is the tensor's own."""
+        return list(self.significant) == sorted(self.significant)
+
+
+@dataclass(frozen=True, eq=False)
+class Flattened:
+    """A tensor with a new shape whose elements still lie in the order of `base`: dense layers permute weights instead."""
+
+    base: Tensor
+    shape: Shape
+
+
+Value = Tensor | Flattened
+
+
+class Node:
+    """One ONNX node: attributes by name, inputs resolved."""
+
+    def __init__(self, proto: onnx.NodeProto, index: int, opset: int):
+        self.proto = proto
+        self.op_type = proto.op_type
+        self.opset = opset
+        named = {entry.key: entry.value for entry in getattr(proto, "metadata_props", ())}
+        self.layer = named.get("layer") or proto.name or f"{proto.op_type}_{index}"
+        self.kind = named.get("class") or proto.op_type
+        self.attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute; bytes become text."""
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def ints(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+        """A list of integers."""
+        return tuple(int(v) for v in self.attributes.get(name, default))
+
+
+class Importer:
+    """Builds one function; `tensors` and `constants` map names of the ONNX graph."""
+
+    def __init__(self, proto: onnx.ModelProto, name: str):
+        self.proto = proto
+        self.name = name
+        self.block = Block()
+        self.tensors: dict[str, Value] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.poisoned: set[str] = set()
+        self.problems: list[str] = []
+        self.node: Node | None = None
+        self.opset = _opset(proto, name)
+        self.constant_ops: dict[int, SSAValue] = {}
+
+    # Emitting
+
+    def emit(
+        self, op_type: type[NnOp], operands: Sequence[SSAValue], shape: Shape, **properties: Attribute | None
+    ) -> SSAValue:
+        """Append an operation; its location names the current layer."""
+        assert self.node is not None
+        op = op_type.create(
+            operands=operands,
+            result_types=[tensor_type(shape)],
+            properties={key: value for key, value in properties.items() if value is not None},
+            location=named_location(self.node.layer),
+        )
+        self.block.add_op(op)
+        return op.results[0]
+
+    def constant(self, values: np.ndarray) -> SSAValue:
+        """A constant operand."""
+        op = ConstOp.of(np.asarray(values, dtype=np.float32))
+        if self.node is not None:
+            op.location = named_location(self.node.layer)
+        self.block.add_op(op)
+        return op.result
+
+    def reshaped(self, value: SSAValue, shape: Sequence[int]) -> SSAValue:
+        """The same elements in the same order."""
+        shape = tuple(shape)
+        if shape_of(value) == shape:
+            return value
+        owner = value.owner
+        if isinstance(owner, nn.ReshapeOp) and shape_of(owner.x) == shape:
+            return owner.x
+        return self.emit(nn.ReshapeOp, [value], shape)
+
+    # Values
+
+    def const(self, name: str) -> np.ndarray | None:
+        """The value of a constant input, None if it is not constant or absent."""
+        return self.constants.get(name) if name else None
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor input; constants become operands, flattened ones are brought into order."""
+        if name in self.constants:
+            array = self.constants[name]
+            return Tensor(self.constant(array), array.shape, tuple(range(array.ndim)))
+        found = self.tensors[name]
+        if isinstance(found, Flattened):
+            base = self.in_order(found.base)
+            found = Tensor(base.value, found.shape, tuple(range(len(found.shape))))
+            self.tensors[name] = found
+        return found
+
+    def in_order(self, tensor: Tensor) -> Tensor:
+        """With the tensor's own order in memory."""
+        return self.arranged(tensor, tuple(range(len(tensor.shape))))
+
+    def arranged(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
+        """With a given order in memory; a transposition only if extents above one change places."""
+        order = tuple(order)
+        wanted = [axis for axis in order if tensor.shape[axis] > 1]
+        if wanted != list(tensor.significant):
+            present = list(tensor.significant)
+            source = self.reshaped(tensor.value, [tensor.shape[axis] for axis in present])
+            permutation = [present.index(axis) for axis in wanted]
+            shape = tuple(tensor.shape[axis] for axis in wanted)
+            value = self.emit(nn.TransposeOp, [source], shape, permutation=numbers(permutation))
+            return Tensor(value, tensor.shape, order)
+        return Tensor(tensor.value, tensor.shape, order)
+
+    def result(self, name: str, value: Value) -> None:
+        """Name a node's output, and note the source on the operation that makes it."""
+        if prod(value.shape) > MAX_ELEMENTS:
+            raise NotSupported(f"its output {list(value.shape)} is too large for a microcontroller")
+        self.tensors[name] = value
+        if isinstance(value, Tensor):
+            owner = value.value.owner
+            if isinstance(owner, Operation) and owner.name not in ("nn.const", "nn.reshape"):
+                owner.attributes.setdefault("source", SourceAttr.of(name, value.order))
+
+    # Running
+
+    def run(self) -> ModuleOp:
+        from ml4f.frontend.importer_ops import HANDLERS
+
+        graph = self.proto.graph
+        for initializer in graph.initializer:
+            self.constants[initializer.name] = _array(initializer, self.name)
+        inputs = [entry for entry in graph.input if entry.name not in self.constants]
+        if len(inputs) != 1 or len(graph.output) != 1:
+            problem = f"the model has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is supported"
+            raise UnsupportedError(self.name, [problem])
+        input_shape = self.add_input(inputs[0])
+        for index, proto in enumerate(graph.node):
+            self.visit(Node(proto, index, self.opset), HANDLERS)
+        if self.problems:
+            raise UnsupportedError(self.name, self.problems)
+        return self.finish(graph.output[0].name, input_shape)
+
+    def add_input(self, entry: onnx.ValueInfoProto) -> Shape:
+        shape = input_shape(entry, self.name)
+        inner = shape[1:] if len(shape) > 1 else shape
+        argument = self.block.insert_arg(tensor_type(inner), 0)
+        argument.name_hint = _hint(entry.name)
+        self.tensors[entry.name] = Tensor(argument, shape, tuple(range(len(shape))))
+        return inner
+
+    def visit(self, node: Node, handlers: dict[str, Callable[[Importer, Node], None]]) -> None:
+        self.node = node
+        names = [name for name in node.proto.input if name]
+        if any(name in self.poisoned for name in names):
+            self.poisoned.update(node.proto.output)
+            return
+        try:
+            if node.proto.domain not in ("", "ai.onnx") or (node.op_type not in handlers and not self.foldable(node)):
+                raise NotSupported(f"there is no ONNX operator {node.op_type} in ml4f")
+            if self.foldable(node):
+                self.fold(node)
+            else:
+                handlers[node.op_type](self, node)
+        except NotSupported as problem:
+            self.poisoned.update(node.proto.output)
+            shapes = ", ".join(str(list(self.shape(name))) for name in names if name in self.tensors)
+            kind = node.kind if node.kind == node.op_type else f"{node.kind}, ONNX {node.op_type}"
+            self.problems.append(f"layer '{node.layer}' ({kind}), input {shapes or 'constant'}: {problem}")
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor or constant."""
+        return self.constants[name].shape if name in self.constants else self.tensors[name].shape
+
+    def foldable(self, node: Node) -> bool:
+        """Whether the node's outputs do not depend on the model's input."""
+        if node.op_type in ("Shape", "Size"):
+            return True
+        if node.op_type.startswith("Random") or any(a.type == onnx.AttributeProto.GRAPH for a in node.proto.attribute):
+            return False
+        return all(name in self.constants for name in node.proto.input if name)
+
+    def fold(self, node: Node) -> None:
+        """Evaluate a node whose inputs are constants."""
+        if node.op_type == "Shape" and node.proto.input[0] in self.tensors:
+            shape = np.array(self.tensors[node.proto.input[0]].shape, dtype=np.int64)
+            self.constants[node.proto.output[0]] = shape[slice(node.get("start", 0), node.get("end", None))]
+            return
+        if node.op_type == "Size" and node.proto.input[0] in self.tensors:
+            self.constants[node.proto.output[0]] = np.array(prod(self.tensors[node.proto.input[0]].shape), dtype=np.int64)
+            return
+        for name, value in zip(node.proto.output, evaluate_node(node.proto, self.constants, self.opset), strict=False):
+            self.constants[name] = np.asarray(value)
+
+    def finish(self, output: str, input_shape: Shape) -> ModuleOp:
+        if output in self.constants:
+            raise UnsupportedError(self.name, ["the model's output does not depend on its input"])
+        if output not in self.tensors:
+            raise Ml4fError(f"{self.name}: the graph's output '{output}' is computed by no node")
+        tensor = self.in_order(self.tensor(output))
+        shape = tensor.shape[1:] if len(tensor.shape) > 1 and tensor.shape[0] == 1 else tensor.shape
+        self.node = self.node or Node(onnx.helper.make_node("Identity", [], []), 0, self.opset)
+        value = self.reshaped(tensor.value, shape)
+        self.block.add_op(ReturnOp(value))
+        type_ = FunctionType.from_lists([tensor_type(input_shape)], [tensor_type(shape)])
+        function = FuncOp("main", type_, Region(self.block))
+        function.attributes["model"] = StringAttr(self.name)
+        return ModuleOp([function])
+
+
+def _hint(name: str) -> str | None:
+    cleaned = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
+    return cleaned if cleaned and not cleaned[0].isdigit() else None
+
+
+def _opset(proto: onnx.ModelProto, name: str) -> int:
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    newest = onnx.defs.onnx_opset_version()
+    version = versions[0] if versions else newest
+    if not OLDEST_OPSET <= version <= newest:
+        raise Ml4fError(f"{name}: ONNX opset {version}; opsets {OLDEST_OPSET} to {newest} are supported, export it again")
+    return version
+
+
+def _array(initializer: onnx.TensorProto, name: str) -> np.ndarray:
+    """The value of an initializer; weights must be finite numbers."""
+    try:
+        array = numpy_helper.to_array(initializer)
+    except Exception as error:  # noqa: BLE001: whatever a broken file makes onnx raise
+        raise Ml4fError(f"{name}: the constant '{initializer.name}' cannot be read: {error}") from None
+    if array.dtype.kind == "f" and (np.isnan(array).any() or (array.size > 1 and np.isinf(array).any())):
+        raise Ml4fError(
+            f"{name}: the weights '{initializer.name}' {list(array.shape)} contain NaN or infinite values; "
+            "the training has diverged, train the model again"
+        )
+    return array
+
+
+def input_shape(entry: onnx.ValueInfoProto, name: str) -> Shape:
+    """The input's shape with a free batch dimension set to 1."""
+    tensor = entry.type.tensor_type
+    if tensor.elem_type not in FLOAT_TYPES:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "unknown"
+        raise Ml4fError(f"{name}: input '{entry.name}' has type {kind}; only float inputs are supported")
+    shape: list[int] = []
+    for axis, dim in enumerate(tensor.shape.dim):
+        free = not dim.HasField("dim_value") or dim.dim_value < 1
+        if free and axis:
+            shown = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
+            raise Ml4fError(
+                f"{name}: input '{entry.name}' has the shape {shown}: dimension {axis} is free; "
+                "export the model with a fixed input shape"
+            )
+        shape.append(1 if free else dim.dim_value)
+    if len(shape) > 1 and shape[0] != 1:
+        raise Ml4fError(f"{name}: input '{entry.name}' has a batch of {shape[0]}; export the model with a batch of 1")
+    if not shape:
+        raise Ml4fError(f"{name}: input '{entry.name}' has no shape; export the model with a fixed input shape")
+    if prod(shape) > MAX_ELEMENTS:
+        raise Ml4fError(f"{name}: input '{entry.name}' {shape} is too large for a microcontroller")
+    return tuple(shape)
+
+
+def evaluate_node(proto: onnx.NodeProto, constants: dict[str, np.ndarray], opset: int) -> list[np.ndarray]:
+    """The outputs of one node on constant inputs, by onnx's reference evaluator."""
+    from onnx.reference import ReferenceEvaluator
+
+    inputs = [name for name in dict.fromkeys(proto.input) if name]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(constants[name].dtype), None)
+        for name in inputs
+    ]
+    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in proto.output if name]
+    graph = onnx.helper.make_graph([proto], "fold", values, outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    try:
+        return ReferenceEvaluator(model).run(None, {name: constants[name] for name in inputs})
+    except Exception as error:  # noqa: BLE001: the evaluator raises whatever it likes on bad nodes
+        raise NotSupported(f"its constant inputs cannot be evaluated: {error}") from None
+
+
+def import_onnx(proto: onnx.ModelProto, name: str) -> ModuleOp:
+    """An ONNX model as nn IR: one function @main on tensors without batch, in the model's declared order.
+
+    Raises UnsupportedError that lists every layer that is not supported, Ml4fError for models that make no sense.
+    """
+    try:
+        module = Importer(proto, name).run()
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise Ml4fError(f"{name}: the ONNX graph is inconsistent: {type(error).__name__}: {error}") from None
+    return module
+
+
