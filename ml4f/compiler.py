@@ -25,7 +25,7 @@ from ml4f.backend.thumb.layout import CallSite, Layout
 from ml4f.backend.thumb.object_code import ObjectCode, assemble
 from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError, ValidationError
-from ml4f.frontend import load_model
+
 from ml4f.frontend.importer import import_onnx
 from ml4f.machine import Machine
 from ml4f.output import write_all
@@ -333,6 +333,8 @@ def compile_model(
     """Compile a model file (path), the bytes of one, or an ONNX model. Raises Ml4fError."""
     if basename is not None and (not basename or file_name(basename) != basename.replace(".", "_")):
         raise UsageError(f"{basename!r} is no file name; use letters, digits, - and _")
+    from ml4f.frontend import load_model
+
     loaded = load_model(source, name=name)
     return compile_proto(
         loaded.proto, loaded.name, options, basename=basename, notes=tuple(loaded.notes), progress=progress

@@ -1,0 +1,127 @@
+"""nn-canonicalize: removes operations that do nothing, moves padding into windows, brings shapes to a simple form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
+from xdsl.passes import ModulePass
+
+from ml4f.dialects.nn import numbers, shape_of
+from ml4f.dialects.nn import ops as nn
+from ml4f.passes.nn_rewriting import adopt, main_block, producer, replace, substitute, use_count, without_ones
+
+
+def _activation(op: nn.ActivationOp) -> bool:
+    """`linear` is the identity."""
+    if op.act.function != "linear":
+        return False
+    replace(op, op.x)
+    return True
+
+
+def _reshape(op: nn.ReshapeOp) -> bool:
+    """Of a reshape; to the shape that is there already."""
+    if shape_of(op.x) == shape_of(op.y):
+        replace(op, op.x)
+        return True
+    inner = producer(op.x)
+    if isinstance(inner, nn.ReshapeOp):
+        op.operands = [inner.x]
+        return True
+    return False
+
+
+def _transpose(op: nn.TransposeOp) -> bool:
+    """Of a transpose; that moves only extents of one, which is a reshape."""
+    permutation, shape = op.integers("permutation"), shape_of(op.x)
+    moved = [axis for axis in permutation if shape[axis] > 1]
+    if op.act is None and moved == sorted(moved):
+        substitute(op, nn.ReshapeOp.create(operands=[op.x], result_types=[op.y.type]))
+        return True
+    inner = producer(op.x)
+    if isinstance(inner, nn.TransposeOp) and inner.act is None:
+        first = inner.integers("permutation")
+        op.properties["permutation"] = numbers([first[axis] for axis in permutation])
+        op.operands = [inner.x]
+        return True
+    return False
+
+
+def _pad(op: nn.PadOp) -> bool:
+    """By nothing; of zeros in front of a convolution, which pads itself."""
+    if not any((*op.integers("low"), *op.integers("high"))):
+        replace(op, op.x)
+        return True
+    return False
+
+
+def _window(op: Any) -> bool:
+    """Takes over zero padding of height and width."""
+    inner = producer(op.x)
+    while isinstance(inner, nn.ReshapeOp) and use_count(inner.y) == 1:
+        inner = producer(inner.x)
+    if not isinstance(inner, nn.PadOp) or use_count(inner.y) != 1 or inner.act is not None or inner.value.value.data != 0:
+        return False
+    shape = shape_of(inner.x)
+    if len(shape) != len(shape_of(op.x)):
+        if without_ones(shape_of(inner.y)) != without_ones(shape_of(op.x)) or shape_of(op.x)[0] != 1 or len(shape) != 2:
+            return False
+        low, high = (0, *inner.integers("low")), (0, *inner.integers("high"))
+        shape = (1, *shape)
+    else:
+        low, high = inner.integers("low"), inner.integers("high")
+    if low[2] or high[2]:
+        return False
+    pads = op.integers("pads")
+    op.properties["pads"] = numbers([pads[0] + low[0], pads[1] + low[1], pads[2] + high[0], pads[3] + high[1]])
+    source = inner.x
+    if shape_of(source) != shape:
+        made = nn.ReshapeOp.create(operands=[source], result_types=[nn.tensor_type(shape)], location=inner.location)
+        op.parent_block().insert_op_before(made, op)
+        source = made.y
+    op.operands = [source, *op.operands[1:]]
+    names = op.attributes.get("source")
+    adopt(op, inner)
+    if names is not None:
+        op.attributes["source"] = names
+    else:
+        op.attributes.pop("source", None)
+    return True
+
+
+PATTERNS: dict[type[Operation], Callable[[Any], bool]] = {
+    nn.ActivationOp: _activation,
+    nn.ReshapeOp: _reshape,
+    nn.TransposeOp: _transpose,
+    nn.PadOp: _pad,
+    nn.Conv2dOp: _window,
+    nn.DepthwiseConv2dOp: _window,
+}
+
+
+@dataclass(frozen=True)
+class NnCanonicalizePass(ModulePass):
+    """Applies small rewrites until none applies.
+
+        %1 = nn.pad %0 {low = array<i64: 1, 1, 0>, …}
+        %2 = nn.conv2d %1, %w {pads = array<i64: 0, 0, 0, 0>, …}
+    becomes
+        %2 = nn.conv2d %0, %w {pads = array<i64: 1, 1, 1, 1>, …}
+    """
+
+    name = "nn-canonicalize"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        block = main_block(op)
+        changed = block is not None
+        while changed:
+            changed = False
+            for inner in list(block.ops):  # pyright: ignore[reportOptionalMemberAccess]
+                pattern = PATTERNS.get(type(inner))
+                if inner.parent is not None and pattern is not None:
+                    changed = pattern(inner) or changed

@@ -1,0 +1,48 @@
+"""nn-round-weights: rounds weights to float16, and marks them so that they are stored as such."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, UnitAttr
+from xdsl.passes import ModulePass
+
+from ml4f.dialects.nn import ConstOp
+from ml4f.dialects.nn import ops as nn
+from ml4f.passes.nn_rewriting import const_array, main_block
+
+LARGEST = 65504.0
+"""The largest finite float16."""
+
+
+@dataclass(frozen=True)
+class NnRoundWeightsPass(ModulePass):
+    """Rounds the weights of convolutions and dense layers; biases and all that is small stay float32.
+
+        %w = nn.const {value = …}          %w = nn.const {value = … rounded …, half}
+
+    Weights that float16 cannot hold (above 65504) stay float32.
+    """
+
+    name = "nn-round-weights"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        block = main_block(op)
+        for inner in list(block.ops) if block is not None else ():
+            if isinstance(inner, nn.Conv2dOp | nn.DepthwiseConv2dOp | nn.DenseOp):
+                weights = const_array(inner.w)
+                if weights is not None and np.max(np.abs(weights), initial=0.0) <= LARGEST:
+                    rounded = ConstOp.of(weights.astype(np.float16).astype(np.float32))
+                    rounded.properties["half"] = UnitAttr()
+                    rounded.location = inner.location
+                    inner.parent_block().insert_op_before(rounded, inner)  # pyright: ignore[reportOptionalMemberAccess]
+                    inner.operands = [inner.x, rounded.result, *inner.operands[2:]]
+        _remove_unread(op)
+
+
+def _remove_unread(module: ModuleOp) -> None:
+    from ml4f.passes.nn_remove_dead_code import NnRemoveDeadCodePass
+
+    NnRemoveDeadCodePass().apply(Context(), module)
