@@ -118,8 +118,12 @@ class Machine:
         """Execute from an address until another one is reached."""
         if address == until:
             return
+        if until != STOP_ADDRESS:
+            self.uc.ctl_flush_tb()  # translated blocks know nothing of a new place to stop
         try:
             self.uc.emu_start(address | 1, until)
+            if until != STOP_ADDRESS:
+                self.uc.ctl_flush_tb()
         except unicorn.UcError as error:
             pc = self.uc.reg_read(arm_const.UC_ARM_REG_PC)
             raise InternalError(f"{self.name}: the machine code faults at offset {pc - OBJECT_BASE:#x}: {error}") from None
