@@ -1,0 +1,360 @@
+"""A Keras configuration as a list of layer calls in the order of execution: `read_graph`.
+
+Models in models are unfolded, shared layers are called several times. Keras 2, Keras 3 and TF.js spellings are read.
+Knows nothing of what a layer computes, of weights, or of ONNX.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml4f.errors import Ml4fError
+from ml4f.frontend.guards import MAX_ELEMENTS, MAX_NODES, object_of
+
+MODEL_CLASSES = ("Sequential", "Functional", "Model")
+MAX_DEPTH = 24
+"""Models in models."""
+KERAS_MODULES = ("keras", "tf_keras", "tensorflow", "keras_core", "builtins")
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer: `path` its name and those of the models around it, `stored` its place in a .keras archive."""
+
+    name: str
+    kind: str
+    config: dict[str, Any]
+    module: str
+    custom: bool
+    path: tuple[str, ...]
+    stored: str
+    keras: int
+    """The version of Keras whose rules the layer follows: 2 or 3."""
+
+
+Argument = int | float
+"""A call's argument: the number of a tensor (int) or a constant (float)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """`output = layer(*arguments)`; tensors are numbered."""
+
+    layer: Layer
+    arguments: tuple[Argument, ...]
+    output: int
+
+
+@dataclass(frozen=True)
+class Input:
+    """A model's input: `shape` without the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    tensor: int
+
+
+@dataclass
+class Graph:
+    """A whole model; `calls` are in an order in which they can be executed."""
+
+    name: str
+    inputs: list[Input] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_graph(config: dict[str, Any], keras: int, subject: str) -> Graph:
+    """`config`: {"class_name": …, "config": …} of a model. `subject` names the file in errors."""
+    kind = config.get("class_name")
+    if not isinstance(kind, str) or "config" not in config:
+        raise Ml4fError(f"{subject}: the model's configuration has no class_name; save the whole model with Keras")
+    reader = _Reader(keras, subject)
+    try:
+        return reader.model(config)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        detail = f"{type(error).__name__}: {str(error)[:100]}"
+        raise Ml4fError(f"{subject}: the model's configuration is inconsistent ({detail}); save it again") from None
+
+
+def snake_case(name: str) -> str:
+    """The name of a class in a .keras archive: Conv2D → conv2d, PReLU → p_re_lu."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Where a model stands in the models around it."""
+
+    path: tuple[str, ...] = ()
+    stored: str = ""
+    depth: int = 0
+
+
+class _Reader:
+    def __init__(self, keras: int, subject: str):
+        self.keras = keras
+        self.subject = subject
+        self.tensors = 0
+        self.graph = Graph("")
+
+    def model(self, config: dict[str, Any]) -> Graph:
+        inner = config["config"]
+        self.graph.name = str(inner.get("name", "")) if isinstance(inner, dict) else ""
+        self.graph.outputs = self.unfold(config, None, _Scope())
+        if not self.graph.inputs:
+            raise Ml4fError(f"{self.subject}: the model has no input; give its first layer an input shape")
+        return self.graph
+
+    def tensor(self) -> int:
+        self.tensors += 1
+        if self.tensors > MAX_NODES:
+            raise Ml4fError(f"{self.subject}: the model has more than {MAX_NODES} layers")
+        return self.tensors
+
+    def unfold(self, config: dict[str, Any], inputs: list[int] | None, scope: _Scope) -> list[int]:
+        """Append a model's calls; its own inputs are `inputs`, or the whole model's if None."""
+        if scope.depth > MAX_DEPTH:
+            raise Ml4fError(f"{self.subject}: models are nested more than {MAX_DEPTH} deep")
+        self.tensor()
+        inner = config["config"]
+        if isinstance(inner, list):  # a Sequential before Keras 2.2.3
+            return self.sequential({"layers": inner}, inputs, scope)
+        if config["class_name"] not in MODEL_CLASSES or "layers" not in inner or _custom(config):
+            raise Ml4fError(
+                f"{self.subject}: the model is of the class {config['class_name']}, whose code is not in the file; "
+                "build it as a Sequential or functional model"
+            )
+        if "output_layers" in inner:
+            return _Functional(self, inner, inputs, scope).run()
+        return self.sequential(inner, inputs, scope)
+
+    def sequential(self, inner: dict[str, Any], inputs: list[int] | None, scope: _Scope) -> list[int]:
+        entries = inner["layers"]
+        current = inputs
+        if current is None:
+            current = [self.input_of(entries, inner)]
+        names = _StoredNames(scope.stored)
+        for entry in entries:
+            stored = names.next(entry["class_name"])
+            if entry["class_name"] != "InputLayer":
+                current = self.call(entry, tuple(current), scope, stored)
+        return current
+
+    def call(self, entry: dict[str, Any], arguments: Sequence[Argument], scope: _Scope, stored: str) -> list[int]:
+        """One call of a layer, or of all layers of a model."""
+        name = _name(entry)
+        if entry["class_name"] in MODEL_CLASSES and not _custom(entry):
+            inner = _Scope((*scope.path, name), stored, scope.depth + 1)
+            return self.unfold(entry, [a for a in arguments if isinstance(a, int)], inner)
+        layer = Layer(
+            name=name,
+            kind=str(entry["class_name"]),
+            config=object_of(entry.get("config", {}), self.subject, f"the configuration of layer '{name}'"),
+            module=str(entry.get("module") or ""),
+            custom=_custom(entry),
+            path=(*scope.path, name),
+            stored=stored,
+            keras=self.keras,
+        )
+        output = self.tensor()
+        self.graph.calls.append(Call(layer, tuple(arguments), output))
+        return [output]
+
+    def input_of(self, entries: list[dict[str, Any]], inner: dict[str, Any]) -> int:
+        """The input of a Sequential: of its InputLayer, its first layer, or its build_input_shape."""
+        first = entries[0] if entries else {}
+        name = _name(first) if first.get("class_name") == "InputLayer" else f"{_name(first)}_input"
+        depth = 0
+        while isinstance(first, dict) and first.get("class_name") in MODEL_CLASSES and depth < MAX_DEPTH:
+            config = first["config"]
+            layers = config if isinstance(config, list) else config["layers"]
+            first, depth = layers[0], depth + 1
+        config = first.get("config", {})
+        shape = config.get("batch_input_shape") or config.get("batch_shape") or inner.get("build_input_shape")
+        shape = shape or (first.get("build_config") or {}).get("input_shape")
+        if not shape:
+            raise Ml4fError(f"{self.subject}: the model has no input shape; begin it with keras.Input(shape=…)")
+        return self.add_input(name, shape, config)
+
+    def add_input(self, name: str, shape: Any, config: dict[str, Any]) -> int:
+        """A new input of the whole model; all its dimensions but the first must be numbers."""
+        if not isinstance(shape, list | tuple) or not shape:
+            raise Ml4fError(f"{self.subject}: input '{name}' has no shape but {str(shape)[:80]}")
+        inner = tuple(shape[1:])
+        if any(n is None for n in inner):
+            axis = inner.index(None) + 1
+            raise Ml4fError(
+                f"{self.subject}: input '{name}' has the shape {list(shape)}: dimension {axis} is free; "
+                "give the model a fixed input shape"
+            )
+        size = 1
+        for n in inner:
+            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+                raise Ml4fError(f"{self.subject}: input '{name}' has the shape {list(shape)}, which makes no sense")
+            size *= n
+        if size > MAX_ELEMENTS:
+            raise Ml4fError(f"{self.subject}: input '{name}' {list(shape)} is too large for a microcontroller")
+        kind = type_name(config.get("dtype"))
+        if kind not in ("float32", "float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"):
+            self.graph.notes.append(f"input '{name}' is {kind} in the model; the code takes the same values as float32")
+        if shape[0] not in (None, 1):
+            self.graph.notes.append(f"input '{name}' has a batch of {shape[0]} in the model; the code takes one at a time")
+        tensor = self.tensor()
+        self.graph.inputs.append(Input(name, inner, tensor))
+        return tensor
+
+
+class _StoredNames:
+    """Places in a .keras archive: snake-case classes, counted in each model."""
+
+    def __init__(self, stored: str):
+        self.prefix = f"{stored}/layers/" if stored else "layers/"
+        self.counts: dict[str, int] = {}
+
+    def next(self, kind: str) -> str:
+        base = snake_case(str(kind))
+        count = self.counts.get(base, 0)
+        self.counts[base] = count + 1
+        return self.prefix + (f"{base}_{count}" if count else base)
+
+
+class _Functional:
+    """Unfolds one functional model: calls whose arguments are known are made until none is left."""
+
+    def __init__(self, reader: _Reader, inner: dict[str, Any], inputs: list[int] | None, scope: _Scope):
+        self.reader = reader
+        self.inner = inner
+        self.inputs = inputs
+        self.scope = scope
+        self.tensors: dict[tuple[str, int], list[int]] = {}
+        """(layer, number of the call) → its output tensors."""
+        self.calls: dict[str, int] = {}
+
+    def run(self) -> list[int]:
+        names = _StoredNames(self.scope.stored)
+        pending: list[tuple[dict[str, Any], int, list[Any], str]] = []
+        references = _references(self.inner["input_layers"])
+        for entry in self.inner["layers"]:
+            operation = str(entry.get("module") or "").startswith("keras.src.ops")
+            stored = "" if operation else names.next(entry["class_name"])
+            nodes = entry.get("inbound_nodes") or []
+            self.calls[_name(entry)] = max(1, len(nodes))
+            if entry["class_name"] == "InputLayer":
+                self.bind_input(entry, references)
+            else:
+                pending += [(entry, index, _arguments(node), stored) for index, node in enumerate(nodes)]
+        while pending:
+            left = [item for item in pending if not self.attempt(*item)]
+            if len(left) == len(pending):
+                names_left = ", ".join(repr(_name(item[0])) for item in left[:5])
+                raise Ml4fError(f"{self.reader.subject}: the inputs of the layers {names_left} are computed by no layer")
+            pending = left
+        outputs = [self.find(reference) for reference in _references(self.inner["output_layers"])]
+        if not outputs or any(output is None for output in outputs):
+            raise Ml4fError(f"{self.reader.subject}: an output of the model is computed by no layer")
+        return [output for output in outputs if output is not None]
+
+    def bind_input(self, entry: dict[str, Any], references: list[_Reference]) -> None:
+        name, config = _name(entry), entry["config"]
+        if self.inputs is None:
+            shape = config.get("batch_input_shape") or config.get("batch_shape")
+            self.tensors[name, 0] = [self.reader.add_input(name, shape, config)]
+            return
+        position = [reference.layer for reference in references].index(name)
+        self.tensors[name, 0] = [self.inputs[position]]
+
+    def attempt(self, entry: dict[str, Any], index: int, arguments: list[Any], stored: str) -> bool:
+        """Make one call if its arguments are known."""
+        found: list[Argument] = []
+        for argument in arguments:
+            tensor = self.find(argument) if isinstance(argument, _Reference) else argument
+            if tensor is None:
+                return False
+            found.append(tensor)
+        self.tensors[_name(entry), index] = self.reader.call(entry, found, self.scope, stored)
+        return True
+
+    def find(self, reference: _Reference) -> int | None:
+        """The tensor; a lone call is found under any number, as Keras counts calls outside the model too."""
+        found = self.tensors.get((reference.layer, reference.call))
+        if found is None and self.calls.get(reference.layer) == 1:
+            found = self.tensors.get((reference.layer, 0))
+        return found[reference.tensor] if found else None
+
+
+@dataclass(frozen=True)
+class _Reference:
+    layer: str
+    call: int
+    tensor: int
+
+
+def _references(value: Any) -> list[_Reference]:
+    """input_layers or output_layers: one reference, a list of them, or a dictionary."""
+    if isinstance(value, dict):
+        return [found for inner in value.values() for found in _references(inner)]
+    if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
+        return [_Reference(value[0], value[1], int(value[2]))]
+    return [found for inner in value for found in _references(inner)]
+
+
+def _arguments(node: Any) -> list[Any]:
+    """A call's references and constants: Keras 3 {"args", "kwargs"}, Keras 2 [["layer", 0, 0, {…}], …]."""
+    if isinstance(node, dict):
+        tensors = _collect(node.get("args", []))
+        return tensors + _collect({k: v for k, v in node.get("kwargs", {}).items() if isinstance(v, dict | list)})
+    if node and isinstance(node[0], str):
+        node = [node]
+    found: list[Any] = []
+    for entry in node:
+        name, call, tensor = entry[:3]
+        found.append(float(tensor) if name == "_CONSTANT_VALUE" else _Reference(name, int(call), int(tensor)))
+        if len(entry) > 3 and isinstance(entry[3], dict):
+            found += _keyword_operands(entry[3])
+    return found
+
+
+def _keyword_operands(keywords: dict[str, Any]) -> list[Any]:
+    """The second operand of Keras 2 arithmetic: {"y": ["layer", 0, 0]} or {"y": 2.0}."""
+    value = keywords.get("y")
+    if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str):
+        return [_Reference(value[0], int(value[1]), int(value[2]))]
+    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def _collect(value: Any) -> list[Any]:
+    """Keras 3: the tensors in nested arguments, and numbers among them."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__":
+            name, call, tensor = value["config"]["keras_history"]
+            return [_Reference(name, int(call), int(tensor))]
+        return [found for inner in value.values() for found in _collect(inner)]
+    if isinstance(value, list | tuple):
+        return [found for inner in value for found in _collect(inner)]
+    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def _name(entry: dict[str, Any]) -> str:
+    config = entry.get("config")
+    inner = config.get("name") if isinstance(config, dict) else None
+    return str(entry.get("name") or inner or entry.get("class_name") or "input")
+
+
+def _custom(entry: dict[str, Any]) -> bool:
+    """Whether the class is not Keras's own."""
+    module = str(entry.get("module") or "keras")
+    return module.split(".")[0] not in KERAS_MODULES or ">" in str(entry.get("registered_name") or "")
+
+
+def type_name(dtype: Any) -> str:
+    """The name of a dtype or of a serialised DTypePolicy."""
+    if isinstance(dtype, dict):
+        return str((dtype.get("config") or {}).get("name", "float32"))
+    return str(dtype or "float32")
