@@ -12,7 +12,15 @@ import h5py
 import numpy as np
 
 from ml4f.errors import Ml4fError
-from ml4f.frontend.guards import MAX_JSON_BYTES, MAX_WEIGHT_BYTES, Budget, checked_shape, object_of, parse_json, parser_errors
+from ml4f.frontend.guards import (
+    MAX_JSON_BYTES,
+    MAX_WEIGHT_BYTES,
+    Budget,
+    checked_shape,
+    object_of,
+    parse_json,
+    parser_errors,
+)
 from ml4f.frontend.keras_graph import Layer
 from ml4f.frontend.keras_weights import StoredTensor, WeightStore, bfloat16_values, named_tensors
 
@@ -62,7 +70,11 @@ def read_archive(data: bytes, name: str) -> KerasFile:
 def read_parts(members: set[str], member: Callable[[str, int], bytes], name: str) -> KerasFile:
     """The files of a .keras archive; `member(part, limit)` reads one of them."""
     if "config.json" not in members:
-        hint = "; this looks like a PyTorch file: export the model to ONNX" if any("data.pkl" in m for m in members) else ""
+        hint = (
+            "; this looks like a PyTorch file: export the model to ONNX"
+            if any("data.pkl" in m for m in members)
+            else ""
+        )
         raise Ml4fError(f"{name}: the zip archive has no config.json, so it is no .keras model{hint}")
     if "model.weights.h5" not in members:
         raise Ml4fError(f"{name}: the .keras archive has no model.weights.h5; save the model again, unsharded")
@@ -98,7 +110,9 @@ class _H5Weights:
             for name in _names_attribute(group, "weight_names"):
                 dataset = _child(group, name, self.name)
                 if not isinstance(dataset, h5py.Dataset):
-                    raise Ml4fError(f"{self.name}: layer '{layer.name}': its weights '{name}' are missing; save the model again")
+                    raise Ml4fError(
+                        f"{self.name}: layer '{layer.name}': its weights '{name}' are missing; save the model again"
+                    )
                 found.append(_stored(dataset, name.removesuffix(":0"), self.budget))
             return found if len(layer.path) == 1 else named_tensors(layer, found)
 

@@ -205,7 +205,9 @@ class _Reader:
         if kind not in ("float32", "float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"):
             self.graph.notes.append(f"input '{name}' is {kind} in the model; the code takes the same values as float32")
         if shape[0] not in (None, 1):
-            self.graph.notes.append(f"input '{name}' has a batch of {shape[0]} in the model; the code takes one at a time")
+            self.graph.notes.append(
+                f"input '{name}' has a batch of {shape[0]} in the model; the code takes one at a time"
+            )
         tensor = self.tensor()
         self.graph.inputs.append(Input(name, inner, tensor))
         return tensor
@@ -254,7 +256,9 @@ class _Functional:
             left = [item for item in pending if not self.attempt(*item)]
             if len(left) == len(pending):
                 names_left = ", ".join(repr(_name(item[0])) for item in left[:5])
-                raise Ml4fError(f"{self.reader.subject}: the inputs of the layers {names_left} are computed by no layer")
+                raise Ml4fError(
+                    f"{self.reader.subject}: the inputs of the layers {names_left} are computed by no layer"
+                )
             pending = left
         outputs = [self.find(reference) for reference in _references(self.inner["output_layers"])]
         if not outputs or any(output is None for output in outputs):

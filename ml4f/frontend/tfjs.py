@@ -85,7 +85,9 @@ def _inline(outer: dict[str, Any], inner: dict[str, Any], name: str) -> bytes:
 
 def _specifications(value: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list):
-        raise Ml4fError(f"{name}: the list of weights (weightSpecs or weightsManifest) is missing; save the model again")
+        raise Ml4fError(
+            f"{name}: the list of weights (weightSpecs or weightsManifest) is missing; save the model again"
+        )
     specs = [object_of(spec, name, "an entry of the list of weights") for spec in value]
     for spec in specs:
         label = f"the tensor '{spec.get('name')}'"

@@ -1,0 +1,249 @@
+"""The ONNX graph that Keras layers are translated into: `GraphBuilder`, and `LayerContext`, which each layer's function gets.
+
+Tensors keep Keras's shapes (channels last unless the layer says otherwise) with a batch of 1; a layer that needs channels first
+transposes for itself, which costs nothing, as the importer keeps orders instead of moving elements. Knows no layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ml4f.frontend.guards import MAX_ELEMENTS
+from ml4f.frontend.keras_graph import Layer
+from ml4f.frontend.keras_weights import WeightStore, layer_weights
+
+OPSET = 20
+"""ONNX operators as of 1.15: the first with Gelu; every onnx that ml4f runs with knows it."""
+IR_VERSION = 9
+
+Shape = tuple[int, ...]
+
+
+class Refused(Exception):
+    """A layer, or an option of one, that is not supported; the text says what and what would help."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A computed tensor; `shape` includes the batch of 1."""
+
+    name: str
+    shape: Shape
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions, the batch included."""
+        return len(self.shape)
+
+
+class GraphBuilder:
+    """Nodes and constants of one ONNX graph."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.names: set[str] = set()
+
+    def unique(self, wanted: str) -> str:
+        """A tensor name that is not taken."""
+        name, count = wanted, 1
+        while name in self.names:
+            count += 1
+            name = f"{wanted}_{count}"
+        self.names.add(name)
+        return name
+
+    def constant(self, array: np.ndarray, name: str) -> str:
+        """An initializer."""
+        name = self.unique(name)
+        self.constants[name] = array
+        return name
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        output: str,
+        shape: Shape,
+        layer: str,
+        kind: str,
+        attributes: dict[str, Any],
+    ) -> Value:
+        """Append a node with one output."""
+        if not shape or min(shape) < 1:
+            raise Refused(f"its output would be empty, {list(shape)}; the input is too small for the layer")
+        if prod(shape) > MAX_ELEMENTS:
+            raise Refused(f"its output {list(shape)} is too large for a microcontroller")
+        output = self.unique(output)
+        proto = helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
+        for key, value in (("layer", layer), ("class", kind)):
+            proto.metadata_props.append(onnx.StringStringEntryProto(key=key, value=value))
+        self.nodes.append(proto)
+        self.shapes[output] = shape
+        return Value(output, shape)
+
+    def rename(self, value: Value, wanted: str, since: int) -> Value:
+        """Give the output of a node, if it was appended after the first `since`, another name."""
+        for proto in reversed(self.nodes[since:]):
+            if proto.output[0] == value.name:
+                name = self.unique(wanted)
+                for reader in self.nodes[since:]:
+                    reader.input[:] = [name if operand == value.name else operand for operand in reader.input]
+                proto.output[0] = name
+                del self.shapes[value.name]
+                self.shapes[name] = value.shape
+                return Value(name, value.shape)
+        return value
+
+    def model(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.ModelProto:
+        """The finished model."""
+        named = {value.name for value in outputs}
+        infos = [_info(Value(tensor, shape)) for tensor, shape in self.shapes.items() if tensor not in named]
+        graph = helper.make_graph(
+            self.nodes,
+            name or "model",
+            [_info(value) for value in inputs],
+            [_info(value) for value in outputs],
+            [numpy_helper.from_array(array, tensor) for tensor, array in self.constants.items()],
+            value_info=infos,
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="ml4f"
+        )
+
+
+def _info(value: Value) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape))
+
+
+@dataclass(eq=False)
+class LayerContext:
+    """What a layer's function works with: its configuration, its weights, and ways to append nodes."""
+
+    graph: GraphBuilder
+    layer: Layer
+    store: WeightStore
+    subject: str
+    notes: list[str]
+
+    @property
+    def path(self) -> str:
+        """The layer's name, behind those of the models around it."""
+        return "/".join(self.layer.path)
+
+    # Configuration
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """An entry of the configuration; null is absent."""
+        value = self.layer.config.get(key)
+        return default if value is None else value
+
+    def number(self, keys: str | Sequence[str], default: float | None) -> float | None:
+        """The first of some entries that is there, as a number; lists and arrays of one number are read too."""
+        for key in (keys,) if isinstance(keys, str) else keys:
+            value = self.layer.config.get(key)
+            if isinstance(value, dict):  # a numpy scalar that Keras serialised
+                value = value.get("config", {}).get("value", value.get("value"))
+            while isinstance(value, list) and len(value) == 1:
+                value = value[0]
+            if isinstance(value, int | float):
+                return float(value)
+            if value is not None:
+                raise Refused(f"its {key} is {str(value)[:80]}, which is not a number")
+        return default
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1."""
+        return self.sizes(key, 1, default)[0]
+
+    def sizes(self, key: str, count: int, default: int | None = None) -> tuple[int, ...]:
+        """`count` whole numbers of at least 1, given as a list or as one for all."""
+        value = self.get(key, default)
+        values = list(value) if isinstance(value, list | tuple) else [value] * count
+        if len(values) != count or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in values):
+            raise Refused(f"its {key} is {str(value)[:80]}; {count} whole number(s) of at least 1 are needed")
+        return tuple(values)
+
+    def channels_first(self) -> bool:
+        """Whether data_format says channels first."""
+        layout = self.get("data_format", "channels_last")
+        if layout not in ("channels_last", "channels_first"):
+            raise Refused(f"its data_format is {str(layout)[:80]}; channels_last and channels_first are supported")
+        return layout == "channels_first"
+
+    def weights(self, expected: Sequence[tuple[str, Sequence[int]]], optional: int = 0) -> list[np.ndarray]:
+        """The layer's weights, checked; the last `optional` ones are not needed."""
+        return layer_weights(self.store, self.layer, expected, self.subject, self.notes, optional)
+
+    # Nodes
+
+    def emit(
+        self, op_type: str, inputs: Sequence[Value | np.ndarray | str], shape: Sequence[int], **attributes: Any
+    ) -> Value:
+        """A node; arrays become initializers, "" is an operand that is left out."""
+        names = []
+        for position, operand in enumerate(inputs):
+            if isinstance(operand, Value):
+                names.append(operand.name)
+            elif isinstance(operand, str):
+                names.append(operand)
+            else:
+                names.append(
+                    self.graph.constant(
+                        operand, f"{self.path}/{op_type.lower()}_{_ROLES.get(op_type, {}).get(position, position)}"
+                    )
+                )
+        return self.graph.node(
+            op_type, names, f"{self.path}/{op_type}", tuple(shape), self.path, self.layer.kind, attributes
+        )
+
+    def pointwise(self, op_type: str, x: Value, **attributes: Any) -> Value:
+        """A node with one operand and a result of the same shape."""
+        return self.emit(op_type, [x], x.shape, **attributes)
+
+    def binary(self, op_type: str, x: Value | float | np.ndarray, y: Value | float | np.ndarray) -> Value:
+        """Elementwise arithmetic with broadcasting; numbers become constants."""
+        operands = [v if isinstance(v, Value) else np.asarray(v, dtype=np.float32) for v in (x, y)]
+        return self.emit(op_type, operands, np.broadcast_shapes(operands[0].shape, operands[1].shape))
+
+    def transpose(self, x: Value, permutation: Sequence[int]) -> Value:
+        """Axis i of the result is axis permutation[i] of x."""
+        if list(permutation) == list(range(x.rank)):
+            return x
+        return self.emit("Transpose", [x], [x.shape[axis] for axis in permutation], perm=list(permutation))
+
+    def reshape(self, x: Value, shape: Sequence[int]) -> Value:
+        """The same elements in the same order."""
+        if tuple(shape) == x.shape:
+            return x
+        return self.emit("Reshape", [x, np.array(shape, dtype=np.int64)], shape)
+
+    def to_channels_first(self, x: Value, first: bool) -> Value:
+        """[1, channels, …] from the layout that the layer has."""
+        return x if first else self.transpose(x, (0, x.rank - 1, *range(1, x.rank - 1)))
+
+    def from_channels_first(self, x: Value, first: bool) -> Value:
+        """The layer's layout from [1, channels, …]."""
+        return x if first else self.transpose(x, (0, *range(2, x.rank), 1))
+
+
+_ROLES: dict[str, dict[int, str]] = {
+    "Conv": {1: "kernel", 2: "bias"},
+    "Gemm": {1: "kernel", 2: "bias"},
+    "MatMul": {1: "kernel"},
+    "Add": {1: "bias"},
+    "Reshape": {1: "shape"},
+    "BatchNormalization": {1: "gamma", 2: "beta", 3: "mean", 4: "variance"},
+    "PRelu": {1: "slope"},
+    "Pad": {1: "amounts"},
+    "Clip": {1: "low", 2: "high"},
+}
+"""How constant operands are called, for readers of the ONNX file."""

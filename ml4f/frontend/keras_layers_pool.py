@@ -1,0 +1,61 @@
+"""Keras pooling layers as ONNX MaxPool, AveragePool and their global forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ml4f.frontend.keras_builder import LayerContext, Refused, Value
+from ml4f.frontend.keras_layers_conv import spatial_input, window_extents, window_pads
+
+
+def pooling(op_type: str, rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
+    """Max or average pooling; padding never counts."""
+
+    def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
+        x, first = spatial_input(c, inputs, rank)
+        padding = c.get("padding", "valid")
+        if padding not in ("valid", "same"):
+            raise Refused(f"its padding is {str(padding)[:80]}; valid and same are supported")
+        window = c.sizes("pool_size", rank, 2)
+        strides = c.sizes("strides", rank) if c.get("strides") is not None else window
+        ones = (1,) * rank
+        pads = window_pads(padding, x.shape[2:], window, strides, ones)
+        extents = window_extents(x.shape[2:], window, strides, ones, pads)
+        y = c.emit(op_type, [x], (1, x.shape[1], *extents), kernel_shape=list(window), strides=list(strides), pads=pads)
+        return c.from_channels_first(y, first)
+
+    return translate
+
+
+def global_pooling(op_type: str, rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
+    """Over the whole width and height; keepdims keeps extents of 1."""
+
+    def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
+        x, first = spatial_input(c, inputs, rank)
+        y = c.emit(op_type, [x], (*x.shape[:2], *(1,) * rank))
+        if c.get("keepdims", False):
+            return c.from_channels_first(y, first)
+        return c.reshape(y, x.shape[:2])
+
+    return translate
+
+
+LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
+    "MaxPooling1D": pooling("MaxPool", 1),
+    "MaxPooling2D": pooling("MaxPool", 2),
+    "MaxPool1D": pooling("MaxPool", 1),
+    "MaxPool2D": pooling("MaxPool", 2),
+    "AveragePooling1D": pooling("AveragePool", 1),
+    "AveragePooling2D": pooling("AveragePool", 2),
+    "AvgPool1D": pooling("AveragePool", 1),
+    "AvgPool2D": pooling("AveragePool", 2),
+    "GlobalMaxPooling1D": global_pooling("GlobalMaxPool", 1),
+    "GlobalMaxPooling2D": global_pooling("GlobalMaxPool", 2),
+    "GlobalMaxPool1D": global_pooling("GlobalMaxPool", 1),
+    "GlobalMaxPool2D": global_pooling("GlobalMaxPool", 2),
+    "GlobalAveragePooling1D": global_pooling("GlobalAveragePool", 1),
+    "GlobalAveragePooling2D": global_pooling("GlobalAveragePool", 2),
+    "GlobalAvgPool1D": global_pooling("GlobalAveragePool", 1),
+    "GlobalAvgPool2D": global_pooling("GlobalAveragePool", 2),
+}
+"""Keras class → translation."""

@@ -1,0 +1,98 @@
+"""Keras models as ONNX models: `keras_to_onnx`. Every layer is translated by a function of `LAYERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx
+
+from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend import keras_activations, keras_layers_conv, keras_layers_core, keras_layers_pool, keras_layers_shape
+from ml4f.frontend.keras_archive import KerasFile
+from ml4f.frontend.keras_builder import GraphBuilder, LayerContext, Refused, Value
+from ml4f.frontend.keras_graph import Call, Graph, read_graph
+
+LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
+    **keras_layers_core.LAYERS,
+    **keras_layers_conv.LAYERS,
+    **keras_layers_pool.LAYERS,
+    **keras_layers_shape.LAYERS,
+    **keras_activations.LAYERS,
+}
+"""Keras class → the function that translates its layers."""
+
+
+def keras_to_onnx(file: KerasFile, subject: str) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with a batch of 1, and remarks for the user.
+
+    Raises UnsupportedError with every layer that is not supported, Ml4fError if configuration and weights do not fit.
+    """
+    graph = read_graph(file.config, file.keras, subject)
+    return _Translation(file, graph, subject).run(), graph.notes
+
+
+class _Translation:
+    def __init__(self, file: KerasFile, graph: Graph, subject: str):
+        self.file = file
+        self.graph = graph
+        self.subject = subject
+        self.builder = GraphBuilder()
+        self.values: dict[int, Value | None] = {}
+        """By the tensor's number; None behind a layer that is not supported."""
+        self.problems: dict[str, None] = {}
+
+    def run(self) -> onnx.ModelProto:
+        inputs = []
+        for entry in self.graph.inputs:
+            value = Value(self.builder.unique(entry.name), (1, *entry.shape))
+            inputs.append(value)
+            self.values[entry.tensor] = value
+        for call in self.graph.calls:
+            self.values[call.output] = self.call(call)
+        if self.problems:
+            raise UnsupportedError(self.subject, list(self.problems))
+        outputs = [value for number in self.graph.outputs if (value := self.values[number]) is not None]
+        taken = {value.name for value in inputs}
+        for index, value in enumerate(outputs):
+            if value.name in taken:
+                outputs[index] = self.builder.node(
+                    "Identity", [value.name], "output", value.shape, "output", "Identity", {}
+                )
+            taken.add(outputs[index].name)
+        return self.builder.model(self.graph.name, inputs, outputs)
+
+    def call(self, call: Call) -> Value | None:
+        """Translate one call; None, and a problem, if that cannot be done."""
+        layer = call.layer
+        known = [self.values.get(argument) for argument in call.arguments if isinstance(argument, int)]
+        shapes = ", ".join(str(list(value.shape)) for value in known if value is not None) or "unknown"
+        label = f"layer '{'/'.join(layer.path)}' ({layer.kind}), input {shapes}"
+        if layer.kind == "Lambda" or "Lambda" in layer.kind:
+            self.refuse(label, "a Lambda layer's code is not read; write it with layers that Keras has")
+            return None
+        if layer.custom:
+            self.refuse(
+                label, "a layer of your own, whose code is not in the file; write it with layers that Keras has"
+            )
+            return None
+        if layer.kind not in LAYERS or layer.module.startswith("keras.src.ops"):
+            self.refuse(label, f"there is no {layer.kind} in ml4f")
+            return None
+        inputs = [value for value in known if value is not None]
+        if len(inputs) != len(call.arguments):
+            return None
+        context = LayerContext(self.builder, layer, self.file.weights, self.subject, self.graph.notes)
+        since = len(self.builder.nodes)
+        try:
+            return self.builder.rename(LAYERS[layer.kind](context, inputs), context.path, since)
+        except Refused as problem:
+            self.refuse(label, str(problem))
+            return None
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            detail = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            raise Ml4fError(
+                f"{self.subject}: {label}: its configuration is inconsistent ({detail}); save the model again"
+            ) from None
+
+    def refuse(self, label: str, problem: str) -> None:
+        self.problems[f"{label}: {problem}"] = None

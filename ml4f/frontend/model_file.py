@@ -1,0 +1,147 @@
+"""Any model file as an ONNX model: the format is recognised by the contents, then its reader does the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ml4f.errors import Ml4fError, UsageError
+from ml4f.frontend.guards import MAX_FILE_BYTES, MAX_JSON_BYTES, parse_json
+from ml4f.frontend.onnx_file import beside, parse_onnx, prepare_onnx
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HDF5_PLACES = (0, 512, 1024, 2048)
+"""Where the signature may be: behind a user block (HDF5 file format, section II.A)."""
+ZIP_SIGNATURE = b"PK\x03\x04"
+TFLITE_SIGNATURE = b"TFL3"
+"""At offset 4 (FlatBuffers file identifier)."""
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".json")
+NAME_ENDINGS = (".tfjsmodel", ".tfjs", ".keras2", ".keras", ".h5", ".hdf5", ".onnx", ".json", ".model")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model: `proto` with all data inside and float32, `name` for files and messages, `notes` for the user."""
+
+    proto: onnx.ModelProto
+    name: str
+    notes: list[str] = field(default_factory=list)
+
+
+def load_model(source: str | Path | bytes | onnx.ModelProto, name: str | None = None) -> Loaded:
+    """A model from a path (file or folder), the bytes of a file, or an ONNX model. Raises Ml4fError."""
+    if isinstance(source, onnx.ModelProto):
+        own = name or source.graph.name or "model"
+        proto, notes = prepare_onnx(source, own, None)
+        return Loaded(proto, own, notes)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(source), name or "model", "the model", None)
+    if not isinstance(source, str | Path):
+        raise UsageError(f"a model is a path, bytes or an onnx.ModelProto, not {type(source).__name__}")
+    path = Path(source)
+    own = name or model_name(path)
+    try:
+        if path.is_dir():
+            return _from_folder(path, own)
+        return _from_bytes(_read(path, MAX_FILE_BYTES), own, str(source), path.parent)
+    except (OSError, ValueError) as error:
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise Ml4fError(f"{source}: cannot be read: {detail}") from None
+
+
+def model_name(path: Path) -> str:
+    """From the file's name without endings; of model.json, from its folder's."""
+    stem = path.name or path.resolve().name
+    if stem.lower() in ("model.json", "config.json") and path.resolve().parent.name:
+        stem = path.resolve().parent.name
+    changed = True
+    while changed:
+        changed = False
+        for ending in NAME_ENDINGS:
+            if stem.lower().endswith(ending) and len(stem) > len(ending):
+                stem, changed = stem[: -len(ending)], True
+    return stem or "model"
+
+
+def _read(path: Path, limit: int) -> bytes:
+    if path.exists() and not path.is_file():
+        raise Ml4fError(f"{path}: is no file; give a model file or a folder that holds one")
+    size = path.stat().st_size
+    if size > limit:
+        raise Ml4fError(
+            f"{path}: takes {size} bytes, more than the limit of {limit}; this is no model for a microcontroller"
+        )
+    return path.read_bytes()
+
+
+def _from_bytes(data: bytes, name: str, subject: str, folder: Path | None) -> Loaded:
+    """By the first bytes."""
+    if not data:
+        raise Ml4fError(f"{subject}: the file is empty; save the model again")
+    if any(data[at : at + 8] == HDF5_SIGNATURE for at in HDF5_PLACES):
+        from ml4f.frontend.keras_archive import read_h5
+
+        return _keras(read_h5(data, subject), name, subject)
+    if data[:4] == ZIP_SIGNATURE:
+        from ml4f.frontend.keras_archive import read_archive
+
+        return _keras(read_archive(data, subject), name, subject)
+    if data[4:8] == TFLITE_SIGNATURE:
+        raise Ml4fError(
+            f"{subject}: TensorFlow Lite models are not supported yet; give the Keras model that it was made from"
+        )
+    text = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] in (b"{", b"["):
+        return _from_json(data, name, subject, folder)
+    if data[:2] == b"\x80\x02" or data[:1] == b"\x80":
+        raise Ml4fError(f"{subject}: this looks like a Python pickle (PyTorch, scikit-learn); export the model to ONNX")
+    proto, notes = prepare_onnx(parse_onnx(data, subject), subject, folder)
+    return Loaded(proto, name, notes)
+
+
+def _from_json(data: bytes, name: str, subject: str, folder: Path | None) -> Loaded:
+    from ml4f.frontend.tfjs import read_tfjs
+
+    def shard(location: str) -> bytes:
+        assert folder is not None
+        path = beside(folder, location, subject)
+        try:
+            return _read(path, MAX_FILE_BYTES)
+        except OSError as error:
+            raise Ml4fError(
+                f"{subject}: its weights in '{location}' cannot be read: {error.strerror or error}"
+            ) from None
+
+    document: Any = parse_json(data, subject, "the JSON file")
+    return _keras(read_tfjs(document, subject, shard if folder is not None else None), name, subject)
+
+
+def _keras(file: Any, name: str, subject: str) -> Loaded:
+    from ml4f.frontend.keras_onnx import keras_to_onnx
+
+    proto, notes = keras_to_onnx(file, subject)
+    return Loaded(proto, name, notes)
+
+
+def _from_folder(path: Path, name: str) -> Loaded:
+    """An unpacked .keras archive, a TF.js model, or a folder with one model file."""
+    names = sorted(entry.name for entry in path.iterdir())
+    if "config.json" in names and "model.weights.h5" in names:
+        from ml4f.frontend.keras_archive import read_parts
+
+        return _keras(read_parts(set(names), lambda part, limit: _read(path / part, limit), str(path)), name, str(path))
+    if "model.json" in names:
+        return _from_bytes(_read(path / "model.json", MAX_JSON_BYTES), name, str(path / "model.json"), path)
+    if "saved_model.pb" in names or "saved_model.pbtxt" in names:
+        raise Ml4fError(f"{path}: TensorFlow SavedModels are not supported yet; load it and save it as .keras or .h5")
+    found = [entry for entry in names if entry.lower().endswith(MODEL_SUFFIXES) and (path / entry).is_file()]
+    if len(found) == 1:
+        return load_model(path / found[0], name)
+    if not found:
+        raise Ml4fError(f"{path}: the folder holds no model (.keras, .h5, .onnx, TF.js model.json)")
+    raise Ml4fError(
+        f"{path}: the folder holds {len(found)} files that may be models ({', '.join(found[:5])}); give one of them"
+    )
