@@ -55,12 +55,16 @@ class Builder(Emitter, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a dim stands: `start + sum(stride * variable)`, a tile of `step` points, in segment `segment` of its loop."""
+    """Where a dim stands: `start + sum(stride * variable)`, a tile of `step` points, in segment `segment` of its loop.
+
+    `tile` is the number of the tile, within the segment, that stands at `start`: not 0 where a loop runs backwards.
+    """
 
     start: int
     step: int
     segment: int
     terms: Terms = ()
+    tile: int = 0
 
 
 Environment = dict[str, Position]
@@ -155,13 +159,17 @@ class _Expansion:
                 self.tile(env)
             return
         dim, segments = self.parallel_loops[level]
-        for index, (start, step, count) in enumerate(steps_of(segments)):
+        backwards = dim in self.schedule.reverse
+        numbered = list(enumerate(steps_of(segments)))
+        for index, (start, step, count) in reversed(numbered) if backwards else numbered:
             if count == 1:
                 self.parallel(level + 1, {**env, dim: Position(start, step, index)})
                 continue
             outer, self.cache = self.cache, {}
             variable, _ = self.b.begin_loop(count, None, None, (), dim)
             position = Position(start, step, index, ((variable, step),))
+            if backwards:
+                position = Position(start + step * (count - 1), step, index, ((variable, -step),), count - 1)
             if self.schedule.trim is not None and self.schedule.trim[0] == dim:
                 self._load_bounds(position)
             self.parallel(level + 1, {**env, dim: position})
@@ -245,6 +253,7 @@ class _Expansion:
             position = env[dim]
             offset += layout.segment_base(level, position.segment, filters)
             size = layout.bytes_below(level + 1, filters * position.step)
+            offset += size * position.tile
             terms += [(v, size * s // position.step) for v, s in position.terms]
             filters *= position.step
         return offset, tuple(terms), filters

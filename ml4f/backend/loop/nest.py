@@ -150,6 +150,7 @@ class Schedule:
     multiple     roles that are loaded by load-multiple instead of single loads
     trim         (parallel dim, reduction dim): the reduction dim's bounds depend on the parallel dim, read from a table
     hoist        constants of the epilogue are loaded once, before all loops
+    reverse      parallel dims whose loops run backwards, last tile first (so that an output may slide the other way)
     """
 
     loops: tuple[tuple[str, Segments], ...]
@@ -163,6 +164,7 @@ class Schedule:
     trim: tuple[str, str] | None = None
     roll: tuple[str, str, int] | None = None
     hoist: bool = False
+    reverse: tuple[str, ...] = ()
     vector: int = field(default=4)
     """How many accumulators the epilogue handles together (interleaved)."""
 

@@ -174,6 +174,10 @@ class NestOp(IRDLOperation):
         kinds = [d in nest.reduction_dims for d in names]
         if kinds != sorted(kinds):
             raise VerifyException("parallel dims stand before reduction dims")
+        forward = {*nest.reduction_dims, *(schedule.roll[:1] if schedule.roll is not None else ())}
+        for dim in schedule.reverse:
+            if dim not in nest.parallel_dims or dim in forward:
+                raise VerifyException(f"{dim} cannot run backwards: it is no parallel dim, or it is rolled")
 
 
 @irdl_op_definition
