@@ -14,7 +14,7 @@ from ml4f.backend.thumb.object_code import assemble
 from ml4f.dialects.loop.structure import BufferOp, ProgramOp
 from ml4f.dialects.thumb.registers import number
 from ml4f.dialects.thumb.structure import FuncOp
-from ml4f.errors import InternalError
+from ml4f.errors import InternalError, Ml4fError
 from ml4f.machine import Machine
 from ml4f.pipelines import MINIMAL_THUMB
 
@@ -28,7 +28,7 @@ def level(module: ModuleOp) -> str:
             return "loop"
         if isinstance(op, FuncOp):
             return "thumb"
-    raise InternalError("the module holds no func.func @main, no loop.program and no thumb.func: nothing to execute")
+    raise Ml4fError("the module holds no func.func, no loop.program and no thumb.func: nothing to execute")
 
 
 def input_sizes(module: ModuleOp) -> list[int]:

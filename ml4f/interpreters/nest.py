@@ -89,6 +89,10 @@ class _NestRun:
             previous = value[where]
             if nest.combine == "max":
                 combined = np.where(previous < term, term, previous)
+            elif nest.combine == "min":
+                combined = np.where(previous > term, term, previous)
+            elif nest.combine == "mul":
+                combined = previous * term
             else:
                 combined = previous + term
             value[where] = np.where(started[where], combined, term)

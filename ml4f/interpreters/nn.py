@@ -102,7 +102,13 @@ def _slice(op: nn.SliceOp, operands: Sequence[Array]) -> Array:
 
 
 def _reduce(op: nn.ReduceOp, operands: Sequence[Array]) -> Array:
-    functions: dict[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "prod": np.prod}
+    functions: dict[str, Callable[..., Any]] = {
+        "sum": np.sum,
+        "mean": np.mean,
+        "max": np.max,
+        "min": np.min,
+        "prod": np.prod,
+    }
     return functions[op.kind.data](operands[0].astype(np.float64), axis=op.integers("axes"))
 
 
@@ -161,5 +167,3 @@ def run_nn(
         if observe is not None:
             observe(op, result)
     raise InternalError("@main does not return")
-
-

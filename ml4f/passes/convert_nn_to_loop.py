@@ -28,7 +28,7 @@ from xdsl.passes import ModulePass
 
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.kernels import row_major
-from ml4f.backend.loop.nest import Guard, Linear, Nest, Step
+from ml4f.backend.loop.nest import Combine, Guard, Linear, Nest, Step
 from ml4f.dialects.loop.attributes import NestAttr, PointerType
 from ml4f.dialects.loop.structure import BufferOp, CallOp, DataOp, KernelOp, NestOp, ProgramOp
 from ml4f.dialects.nn import ActAttr, layer_names
@@ -370,6 +370,34 @@ def _pad(c: Converter, op: Operation) -> None:
     )
 
 
+def _slice(c: Converter, op: Operation) -> None:
+    start, steps, sizes = (integers(op.properties[k]) for k in ("start", "strides", "sizes"))
+    strides = row_major(shape_of(op.operands[0]))
+    offset = sum(first * stride for first, stride in zip(start, strides, strict=True))
+    picks = [step * stride for step, stride in zip(steps, strides, strict=True)]
+    places = {"x": c.place(op.operands[0])}
+    _with_activation(c, op, lambda s: kernels.elementwise(sizes, picks, epilogue=s, x_offset=offset), places)
+
+
+REDUCTIONS: dict[str, Combine] = {"sum": "add", "mean": "add", "max": "max", "min": "min", "prod": "mul"}
+
+
+def _reduce(c: Converter, op: Operation) -> None:
+    shape, axes = shape_of(op.operands[0]), integers(op.properties["axes"])
+    kind = op.properties["kind"]
+    assert isinstance(kind, StringAttr)
+    places = {"x": c.place(op.operands[0])}
+    nonnegative = kind.data == "max" and places["x"].nonnegative
+    steps = [Step("mul", parameters=(1.0 / elements([shape[i] for i in axes]),))] if kind.data == "mean" else []
+
+    def nest(epilogue: list[Step]) -> Nest:
+        if not axes:
+            return kernels.elementwise([elements(shape)], [1], epilogue=epilogue)
+        return kernels.reduce_axes(REDUCTIONS[kind.data], shape, axes, epilogue, nonnegative)
+
+    _with_activation(c, op, nest, places, steps)
+
+
 def _concat(c: Converter, op: Operation) -> None:
     axis_attribute = op.properties["axis"]
     assert isinstance(axis_attribute, IntegerAttr)
@@ -405,6 +433,8 @@ CONVERSIONS: dict[str, Callable[[Converter, Any], None]] = {
     "nn.softmax": _softmax,
     "nn.transpose": _transpose,
     "nn.pad": _pad,
+    "nn.slice": _slice,
+    "nn.reduce": _reduce,
     "nn.concat": _concat,
     "nn.reshape": _reshape,
     **{f"nn.{name}": _binary for name in BINARY_STEPS},

@@ -6,18 +6,20 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from inspect import signature
+from typing import IO
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass, PassPipeline
 from xdsl.printer import Printer
-from xdsl.universe import Universe
-from xdsl.utils.exceptions import DiagnosticException, ParseError, VerifyException
+from xdsl.utils.arg_spec import parse_spec
 from xdsl.xdsl_opt_main import xDSLOptMain
 
 from ml4f.differential import DifferentialRun
-from ml4f.errors import InternalError, Ml4fError, UsageError
+from ml4f.errors import UsageError
 from ml4f.passes import PASSES
 from ml4f.pipelines import PIPELINES
+from ml4f.tools.driver import SPECIFICATION_ERRORS, run_tool, verify
 from ml4f.universe import ML4F_UNIVERSE
 
 
@@ -50,7 +52,7 @@ class Ml4fOpt(xDSLOptMain):
         arg_parser.add_argument(
             "--run-between-passes",
             action="store_true",
-            help="execute the module before the first and after every pass; name the first pass that changes the result",
+            help="execute the module before the first and after every pass; name the first that changes the result",
         )
         arg_parser.add_argument("--seed", type=int, default=0, help="of the inputs of --run-between-passes")
         arg_parser.add_argument(
@@ -58,51 +60,72 @@ class Ml4fOpt(xDSLOptMain):
         )
 
     def setup_pipeline(self) -> None:
-        if self.args.pipeline:
-            if self.args.passes:
-                raise UsageError("give -p or --pipeline, not both")
-            self.args.passes = ",".join(PIPELINES[self.args.pipeline])
-        differential = DifferentialRun(self.args.seed) if self.args.run_between_passes else None
-        started = [time.perf_counter()]
+        if self.args.pipeline and self.args.passes:
+            raise UsageError("give -p or --pipeline, not both")
+        passes = ",".join(PIPELINES[self.args.pipeline]) if self.args.pipeline else self.args.passes
+        try:
+            self.pipeline = PassPipeline.parse_spec(self.available_passes, passes, _BetweenPasses(self.args))
+        except SPECIFICATION_ERRORS as error:
+            raise UsageError(f"-p {passes}: {error}") from None
 
-        def callback(previous: ModulePass | None, module: ModuleOp, following: ModulePass | None) -> None:
-            if self.args.time_passes and previous is not None:
-                print(f"{time.perf_counter() - started[0]:8.3f} s  {previous.name}", file=sys.stderr)
-            if not self.args.disable_verify:
+    def check_target(self) -> None:
+        """Raises ValueError if the target does not take the options given, before any work is done."""
+        spec = parse_spec(self.args.target)
+        target = self.available_targets[spec.name]
+        if not signature(target).parameters:
+            target().from_spec(spec)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    def prepare_input(self) -> tuple[list[tuple[IO[bytes], int]], str]:
+        if self.args.input_file == "-":
+            self.args.input_file = None
+        try:
+            return super().prepare_input()
+        except ValueError as error:
+            raise UsageError(f"{self.args.input_file}: {error}; -f mlir reads it as IR") from None
+
+
+class _BetweenPasses:
+    """The pipeline's callback: verifies, prints, times, executes."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.differential = DifferentialRun(options.seed) if options.run_between_passes else None
+        self.started = time.perf_counter()
+
+    def __call__(self, previous: ModulePass | None, module: ModuleOp, following: ModulePass | None) -> None:
+        options = self.options
+        if options.time_passes and previous is not None:
+            print(f"{time.perf_counter() - self.started:8.3f} s  {previous.name}", file=sys.stderr)
+        if options.print_ir_after_all and previous is not None:
+            print(f"// IR after {previous.name}", file=sys.stderr)
+            Printer(stream=sys.stderr).print_op(module)
+            print(file=sys.stderr)
+        if not options.disable_verify:
+            if options.verify_diagnostics:
                 module.verify()
-            if previous is not None and self.args.print_ir_after_all:
-                print(f"// IR after {previous.name}", file=sys.stderr)
-                Printer(stream=sys.stderr).print_op(module)
-                print(file=sys.stderr)
-            if previous and following and self.args.print_between_passes:
-                print(f"IR after {previous.name}:")
-                Printer(stream=sys.stdout).print_op(module)
-                print("\n\n\n")
-            if differential is not None:
-                differential(previous, module, following)
-            started[0] = time.perf_counter()
-
-        self.pipeline = PassPipeline.parse_spec(self.available_passes, self.args.passes, callback)
+            else:
+                verify(module, "the input" if previous is None else f"after {previous.name}")
+        if options.print_between_passes and previous is not None and following is not None:
+            print(f"IR after {previous.name}:")
+            Printer(stream=sys.stdout).print_op(module)
+            print("\n\n\n")
+        if self.differential is not None:
+            self.differential(previous, module, following)
+        self.started = time.perf_counter()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
-    try:
-        Universe.get_multiverse()
-        Ml4fOpt("ml4f's optimizer driver", arguments).run()
-    except Ml4fError as error:
-        print(f"ml4f-opt: {error}", file=sys.stderr)
-        return error.exit_code
-    except (ParseError, VerifyException, DiagnosticException) as error:
-        print(f"ml4f-opt: {error}", file=sys.stderr)
-        return Ml4fError.exit_code
-    except (ValueError, OSError) as error:
-        print(f"ml4f-opt: {error}", file=sys.stderr)
-        return UsageError.exit_code
-    except Exception as error:  # noqa: BLE001: the last line of defence, a bug of ours
-        print(f"ml4f-opt: internal error: {type(error).__name__}: {error}", file=sys.stderr)
-        return InternalError.exit_code
-    return 0
+
+    def run() -> None:
+        try:
+            tool = Ml4fOpt("ml4f's optimizer driver", arguments)
+            tool.check_target()
+        except SPECIFICATION_ERRORS as error:
+            raise UsageError(f"-t: {error}") from None
+        tool.run()
+
+    return run_tool("ml4f-opt", run)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ Everything runs with the Python that runs lit, from the checkout that holds this
 environment nor an installed `ml4f` is needed, and another checkout's `ml4f` on the path does no harm.
 """
 
+# ruff: noqa: F821 (lit defines config)
+
 from __future__ import annotations
 
 import os
@@ -15,22 +17,21 @@ import lit.formats
 
 root = Path(__file__).resolve().parents[2]
 
-config.name = "ml4f"  # noqa: F821 (lit defines it)
-config.test_format = lit.formats.ShTest(execute_external=False)  # noqa: F821
-config.suffixes = [".mlir", ".test"]  # noqa: F821
-config.excludes = ["Inputs"]  # noqa: F821
-config.test_source_root = str(Path(__file__).resolve().parent)  # noqa: F821
-config.environment["PYTHONPATH"] = str(root)  # noqa: F821
-config.environment["PYTHONDONTWRITEBYTECODE"] = ""  # noqa: F821: byte code is worth a third of a test's time
+config.name = "ml4f"
+config.test_format = lit.formats.ShTest(execute_external=False)
+config.suffixes = [".mlir", ".test"]
+config.excludes = ["Inputs"]
+config.test_source_root = str(Path(__file__).resolve().parent)
+config.environment["PYTHONPATH"] = str(root)
 for variable in ("HOME", "ML4F_SHARED"):
     if variable in os.environ:
-        config.environment[variable] = os.environ[variable]  # noqa: F821
+        config.environment[variable] = os.environ[variable]
 
 
 def substitute(tool: str, module: str) -> None:
     """Let RUN lines call a Python module by its tool's name, where that is a word of its own."""
     command = f'"{sys.executable}" -m {module}'
-    config.substitutions.append((rf"(?<![\w/.%-]){tool}(?![\w/.-])", command))  # noqa: F821
+    config.substitutions.append((rf"(?<![\w/.%-]){tool}(?![\w/.-])", command))
 
 
 substitute("ml4f-opt", "ml4f.tools.opt")
@@ -39,4 +40,4 @@ substitute("xdsl-opt", "xdsl.tools.xdsl_opt")
 substitute("filecheck", "filecheck")
 
 if any(point.name == "ml4f" for point in entry_points(group="xdsl.universe")):
-    config.available_features.add("entry-point")  # noqa: F821: ml4f is installed, so that plain xdsl-opt finds it
+    config.available_features.add("entry-point")  # ml4f is installed: plain xdsl-opt finds it

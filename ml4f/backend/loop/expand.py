@@ -401,6 +401,10 @@ class _Expansion:
             accumulators[key] = value
         elif self.nest.combine == "max":
             accumulators[key] = self.b.imax(previous, value) if self.bits else self.b.fmax(previous, value)
+        elif self.nest.combine == "min":
+            accumulators[key] = self.b.fmin(previous, value)
+        elif self.nest.combine == "mul":
+            accumulators[key] = self.b.fmul(previous, value)
         else:
             accumulators[key] = self.b.fadd(previous, value)
 

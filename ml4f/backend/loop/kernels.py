@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ml4f.backend.loop.nest import Guard, Linear, Nest, Operand, Step
+from ml4f.backend.loop.nest import NEUTRAL, Combine, Guard, Linear, Nest, Operand, Step
 from ml4f.backend.loop.shapes import simplify
 
 
@@ -192,16 +192,30 @@ def reduce_axis(
     combine: str, outer: int, axis: int, inner: int, epilogue: Sequence[Step] = (), nonnegative: bool = False
 ) -> Nest:
     """`out[o, i]` = maximum ("max") or sum ("add") over the middle axis of `x` [outer, axis, inner]."""
+    return reduce_axes("max" if combine == "max" else "add", [outer, axis, inner], [1], epilogue, nonnegative)
+
+
+def reduce_axes(
+    combine: Combine,
+    shape: Sequence[int],
+    axes: Sequence[int],
+    epilogue: Sequence[Step] = (),
+    nonnegative: bool = False,
+) -> Nest:
+    """`out` = sum ("add"), "max", "min" or product ("mul") of `x` over some of its axes, which `out` lacks."""
+    kept = [i for i in range(len(shape)) if i not in axes]
+    strides = row_major(shape)
+    out = row_major([shape[i] for i in kept])
     nest = Nest(
-        parallel=(("o", outer), ("i", inner)),
-        reduction=(("k", axis),),
-        combine="max" if combine == "max" else "add",
+        parallel=tuple((f"d{i}", shape[i]) for i in kept) or (("p", 1),),
+        reduction=tuple((f"k{i}", shape[i]) for i in sorted(axes)),
+        combine=combine,
         operands=(
-            Operand("x", Linear.of(o=axis * inner, k=inner, i=1)),
-            Operand("out", Linear.of(o=inner, i=1)),
+            Operand("x", Linear.of(**{f"{'k' if i in axes else 'd'}{i}": n for i, n in enumerate(strides)})),
+            Operand("out", Linear.of(**{f"d{i}": n for i, n in zip(kept, out, strict=True)})),
         ),
         epilogue=tuple(epilogue),
-        initial=float("-inf") if combine == "max" else 0.0,
+        initial=NEUTRAL[combine],
         nonnegative=nonnegative,
     )
     return simplify(nest)

@@ -13,8 +13,19 @@ from functools import cached_property
 from itertools import product
 from typing import Literal
 
-Combine = Literal["mac", "add", "max", "copy"]
-"""How a term joins the accumulator: `acc + x*w`, `acc + x`, `max(acc, x)`, or `x` itself (no reduction dims)."""
+Combine = Literal["mac", "add", "max", "min", "mul", "copy"]
+"""How a term joins the accumulator: `acc + x*w`, `acc + x`, `max(acc, x)`, `min(acc, x)`, `acc * x`, or `x` itself
+(no reduction dims)."""
+
+NEUTRAL: dict[Combine, float] = {
+    "mac": 0.0,
+    "add": 0.0,
+    "max": float("-inf"),
+    "min": float("inf"),
+    "mul": 1.0,
+    "copy": 0.0,
+}
+"""What the accumulator of a point without terms holds."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,11 @@ class Guard:
 
     expr: Linear
     extent: int
+
+
+ARITHMETIC_STEPS = ("mul", "add", "sub", "rsub", "div", "rdiv", "max", "min")
+STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "pool_max", "pool_sum")
+"""What `Step.kind` can be."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
@@ -46,6 +47,8 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
+from ml4f.backend.loop.elementary import ACTIVATIONS
+from ml4f.backend.loop.nest import ARITHMETIC_STEPS, NEUTRAL, STEP_KINDS
 from ml4f.dialects.loop.attributes import NestAttr, PointerType, ScheduleAttr
 
 
@@ -146,6 +149,7 @@ class NestOp(IRDLOperation):
 
     def verify_(self) -> None:
         nest = self.nest.data
+        self._verify_algorithm()
         if len(self.pointers) != len(nest.operands):
             raise VerifyException(f"the nest has {len(nest.operands)} operands, not {len(self.pointers)}")
         dims = set(nest.extents)
@@ -160,6 +164,23 @@ class NestOp(IRDLOperation):
             raise VerifyException("a nest needs the operand 'out'")
         if self.schedule is not None:
             self._verify_schedule()
+
+    def _verify_algorithm(self) -> None:
+        nest = self.nest.data
+        if nest.combine not in NEUTRAL:
+            raise VerifyException(f"terms combine by one of {', '.join(NEUTRAL)}, not '{nest.combine}'")
+        for role in ("x", "w") if nest.combine == "mac" else ("x",):
+            if not nest.has(role):
+                raise VerifyException(f"'{nest.combine}' needs the operand '{role}'")
+        if nest.combine == "copy" and nest.terms() != prod(n for _, n in nest.parallel):
+            raise VerifyException("'copy' has one term, and so no reduction dims")
+        for step in nest.epilogue:
+            if step.kind not in STEP_KINDS:
+                raise VerifyException(f"'{step.kind}' is no step of an epilogue; those are {', '.join(STEP_KINDS)}")
+            if step.kind == "activation" and step.name not in ACTIVATIONS:
+                raise VerifyException(f"there is no activation '{step.name}'")
+            if step.kind in ARITHMETIC_STEPS and step.role is None and len(step.parameters) != 1:
+                raise VerifyException(f"'{step.kind}' needs an operand or one constant")
 
     def _verify_schedule(self) -> None:
         assert self.schedule is not None
