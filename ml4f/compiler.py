@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass, PassPipeline
 from xdsl.printer import Printer
 
@@ -25,7 +26,6 @@ from ml4f.backend.thumb.layout import CallSite, Layout
 from ml4f.backend.thumb.object_code import ObjectCode, assemble
 from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError, ValidationError
-
 from ml4f.frontend.importer import import_onnx
 from ml4f.machine import Machine
 from ml4f.output import write_all
@@ -285,6 +285,7 @@ def compile_proto(
         run_passes(module, passes[:split], differential)
         module.verify()
         nn_module = module.clone()
+        notes = (*notes, *nn_notes(nn_module))
 
         def callback(previous: ModulePass | None, current: ModuleOp, following: ModulePass | None) -> None:
             if following is not None:
@@ -308,6 +309,19 @@ def compile_proto(
                     raise
                 compilation.notes = (*notes, f"validation failed, results kept because of --force: {error}")
     return compilation
+
+
+def nn_notes(module: ModuleOp) -> tuple[str, ...]:
+    """What a user should know of what the nn passes did."""
+    function = next(op for op in module.body.block.ops if isinstance(op, FuncOp))
+    removed, bound = function.attributes.get("removed_channels"), function.attributes.get("exact_up_to")
+    if not isinstance(removed, IntegerAttr) or not isinstance(bound, FloatAttr):
+        return ()
+    total = removed.value.data + _integer(function.attributes.get("computed_channels"))
+    return (
+        f"{removed.value.data} of {total} channels are constant or unread and not computed; "
+        f"exact for inputs up to {bound.value.data:g} in magnitude",
+    )
 
 
 def _test_data(binary: bytes, name: str) -> tuple[bytes, bytes]:

@@ -7,6 +7,7 @@ NN_OPTIMIZE = (
     "nn-fold-batch-norm",
     "nn-fuse-activation",
     "nn-canonicalize",
+    "nn-remove-dead-channels",
     "nn-remove-dead-code",
 )
 """Fewer and larger tensor operations."""

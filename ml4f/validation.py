@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, IntegerAttr, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation
 
@@ -171,11 +171,13 @@ class Expectations:
         if not isinstance(source, SourceAttr) or source.tensor_name not in self.tensors:
             return None
         tensor = self.tensors[source.tensor_name]
-        if tensor.size != prod(layer.shape):
-            return None
         order = source.order
         tensor = tensor.reshape(tensor.shape[1:]) if tensor.ndim == len(order) + 1 else tensor
-        return np.ravel(tensor.transpose(order)) if tensor.ndim == len(order) else np.ravel(tensor)
+        tensor = tensor.transpose(order) if tensor.ndim == len(order) else tensor
+        kept = layer.op.attributes.get("channels")
+        if isinstance(kept, DenseArrayBase):
+            tensor = tensor.reshape(-1, tensor.shape[-1])[:, np.array(kept.get_values())]
+        return np.ravel(tensor) if tensor.size == prod(layer.shape) else None
 
     def output(self) -> np.ndarray:
         """The network's output."""

@@ -1,0 +1,1 @@
+"""Analyses of IR: they read, they change nothing."""
