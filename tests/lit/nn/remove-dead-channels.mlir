@@ -3,8 +3,8 @@
 // The second filter has no weights to speak of: its value, relu(3), moves into the next bias: 1 + 3 * 4.
 
 // CHECK-LABEL: func.func @main
-// CHECK-SAME: exact_up_to
 // CHECK-SAME: removed_channels = 1 : i64
+// CHECK-SAME: exact_up_to
 // CHECK: nn.const {value = dense<[5.000000e-01, 2.500000e-01]> : tensor<2xf32>}
 // CHECK: nn.conv2d {{.*}}channels = array<i64: 0, 2>{{.*}} : tensor<2x2x2xf32>
 // CHECK: nn.const {value = dense<1.300000e+01> : tensor<1xf32>}
