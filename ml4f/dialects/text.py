@@ -9,8 +9,13 @@ from xdsl.parser import Parser
 from xdsl.printer import Printer
 
 
-def print_entries(printer: Printer, op: IRDLOperation, hidden: tuple[str, ...] = ()) -> None:
-    """Properties and attributes as one dictionary; 64-bit integers without their type, units as bare names."""
+def print_entries(
+    printer: Printer, op: IRDLOperation, hidden: tuple[str, ...] = (), before_region: bool = False
+) -> None:
+    """Properties and attributes as one dictionary; 64-bit integers without their type, units as bare names.
+
+    before_region: a region follows, so that the dictionary needs the keyword `attributes` to be told from it.
+    """
     entries = {k: v for k, v in (op.properties | op.attributes).items() if k not in hidden}
     if not entries:
         return
@@ -24,7 +29,7 @@ def print_entries(printer: Printer, op: IRDLOperation, hidden: tuple[str, ...] =
             printer.print_string(" = ")
             printer.print_attribute(value)
 
-    printer.print_string(" {")
+    printer.print_string(" attributes {" if before_region else " {")
     printer.print_list(entries.items(), entry)
     printer.print_string("}")
 
@@ -34,10 +39,12 @@ def _is_unit(value: Attribute) -> bool:
 
 
 def parse_entries(
-    parser: Parser, cls: type[IRDLOperation]
+    parser: Parser, cls: type[IRDLOperation], before_region: bool = False
 ) -> tuple[dict[str, Attribute], dict[str, Attribute]]:
     """The inverse of `print_entries`: what the operation defines as property, and the rest."""
-    entries = parser.parse_optional_attr_dict()
+    entries: dict[str, Attribute] = {}
+    if not before_region or parser.parse_optional_keyword("attributes"):
+        entries = parser.parse_optional_attr_dict()
     known = cls.get_irdl_definition().properties
     properties = {k: v for k, v in entries.items() if k in known}
     return properties, {k: v for k, v in entries.items() if k not in known}

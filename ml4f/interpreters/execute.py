@@ -69,14 +69,19 @@ def run_module(module: ModuleOp, inputs: Sequence[np.ndarray]) -> list[np.ndarra
     return [np.ravel(machine.run(inputs[0]))]
 
 
-def finished(module: ModuleOp) -> ModuleOp:
-    """The module itself if its values have registers, else a copy with the mandatory passes applied."""
+def unallocated(module: ModuleOp) -> str | None:
+    """The first operation of a thumb function whose result has no register, for a message; None if all have one."""
     for func in module.body.block.ops:
         if isinstance(func, FuncOp):
             for op in func.walk():
                 if any(number(result) is None for result in op.results):
-                    return _finish(module.clone())
-    return module
+                    return f"{op.name} in @{func.sym_name.data}"
+    return None
+
+
+def finished(module: ModuleOp) -> ModuleOp:
+    """The module itself if its values have registers, else a copy with the mandatory passes applied."""
+    return module if unallocated(module) is None else _finish(module.clone())
 
 
 def _finish(module: ModuleOp) -> ModuleOp:

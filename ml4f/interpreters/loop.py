@@ -144,7 +144,7 @@ class _Generator:
             self.emit(depth, f"{self.name(result)} = {self.name(arg)}")
 
     def access(self, op: v.AccessOp, depth: int) -> None:
-        strides = op.strides.get_values() if op.strides is not None else ()
+        strides = op.strides.get_values() if op.strides is not None else ()  # pyright: ignore[reportAttributeAccessIssue]
         terms = [f"{s}*{self.name(i)}" for i, s in zip(op.indices, strides, strict=True)]
         address = " + ".join([self.name(op.pointer), str(op.offset.value.data), *terms])
         if isinstance(op, v.StoreOp):

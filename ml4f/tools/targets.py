@@ -10,10 +10,8 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.utils.target import Target
 
 from ml4f.backend.thumb.object_code import ObjectCode, assemble
-from ml4f.dialects.thumb.registers import number
-from ml4f.dialects.thumb.structure import FuncOp
 from ml4f.errors import Ml4fError
-from ml4f.interpreters.execute import level
+from ml4f.interpreters.execute import level, unallocated
 
 BYTES_PER_LINE = 16
 HINT = "run the passes up to thumb-allocate-registers first, for example --pipeline default"
@@ -24,11 +22,9 @@ def assembled(module: ModuleOp) -> ObjectCode:
     where = level(module)
     if where != "thumb":
         raise Ml4fError(f"the module is at the {where} level, an object is made of thumb functions: {HINT}")
-    for func in module.body.block.ops:
-        if isinstance(func, FuncOp):
-            for op in func.walk():
-                if any(number(result) is None for result in op.results):
-                    raise Ml4fError(f"{op.name} in @{func.sym_name.data} has no register yet: {HINT}")
+    missing = unallocated(module)
+    if missing is not None:
+        raise Ml4fError(f"{missing} has no register yet: {HINT}")
     return assemble(module)
 
 

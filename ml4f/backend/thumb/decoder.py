@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,18 +27,21 @@ class Decoded(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _tables() -> dict[int, dict[int, dict[int, list[Row]]]]:
-    """Rows by size, then by mask, then by value: one look-up a mask."""
+def all_forms() -> tuple[Form, ...]:
+    """Every form that the back end encodes with."""
     from ml4f.dialects.thumb import INSTRUCTION_OPS
     from ml4f.dialects.thumb.bundles import CMN_IMM, CMP, CMP_IMM, IT, VCMP, VMRS
 
-    forms: Iterable[Form] = [*CONTROL_FORMS, *(op.FORM for op in INSTRUCTION_OPS), CMP, CMP_IMM, CMN_IMM, IT, VCMP, VMRS]
+    return (*CONTROL_FORMS, *(op.FORM for op in INSTRUCTION_OPS), CMP, CMP_IMM, CMN_IMM, IT, VCMP, VMRS)
+
+
+@lru_cache(maxsize=1)
+def _tables() -> dict[int, dict[int, dict[int, list[Row]]]]:
+    """Rows by size, then by mask, then by value: one look-up a mask."""
     tables: dict[int, dict[int, dict[int, list[Row]]]] = {2: {}, 4: {}}
-    for row in rows_of(forms):
+    for row in rows_of(all_forms()):
         tables[row.size].setdefault(row.mask, {}).setdefault(row.value, []).append(row)
-    return {
-        size: dict(sorted(masks.items(), key=lambda item: -item[0].bit_count())) for size, masks in tables.items()
-    }
+    return {size: dict(sorted(masks.items(), key=lambda item: -item[0].bit_count())) for size, masks in tables.items()}
 
 
 @lru_cache(maxsize=65536)
@@ -50,6 +52,20 @@ def _decode_word(word: int, size: int) -> tuple[Row, Values] | None:
             if values is not None and row.encode(values) == word:
                 return row, values
     return None
+
+
+@lru_cache(maxsize=1)
+def _forms_of_rows() -> dict[Row, Form]:
+    return {row: form for form in reversed(all_forms()) for row in form.rows}
+
+
+def is_preferred(instruction: Decoded) -> bool:
+    """Whether an assembler that reads the instruction's text chooses this encoding among those of its size."""
+    row, values = instruction.row, instruction.values
+    for other in _forms_of_rows()[row].rows:
+        if other.size == row.size and other.encode(values) is not None and other.text(values) == row.text(values):
+            return other is row
+    return False
 
 
 def decode(code: bytes, position: int, address: int) -> Decoded:

@@ -33,6 +33,15 @@ PIPELINE = 4
 MISALIGNED_RUN = 3
 """So many 32-bit instructions in a row that are not word aligned cost 2 cycles (design of the cycle model)."""
 MAX_ROUNDS = 30
+ENTRY_SYMBOL = "ml4f_entry"
+
+
+def assembler_symbol(label: str) -> str:
+    """A label's name in the listing: what GNU as takes for a symbol, never for a register or a number."""
+    if label.startswith(".L") or label == ENTRY_SYMBOL:
+        return label
+    plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else f"_x{ord(c):x}_" for c in label)
+    return f"kernel_{plain}"
 
 
 @dataclass(slots=True)
@@ -52,7 +61,7 @@ class Line:
     def text(self) -> str:
         """GNU as syntax."""
         assert self.row is not None
-        return self.row.text(self.values, self.condition, self.target or None)
+        return self.row.text(self.values, self.condition, assembler_symbol(self.target) if self.target else None)
 
 
 @dataclass(slots=True)
@@ -156,6 +165,9 @@ class _Emitter:
         ops = list(module.body.block.ops)
         self.functions = {op.sym_name.data: op for op in ops if isinstance(op, FuncOp)}
         self.data = [op for op in ops if isinstance(op, DataOp)]
+        for name in self.functions:
+            if name.startswith(".L") or name == ENTRY_SYMBOL:
+                raise InternalError(f"@{name} has a name that the layout uses for labels")
         entries = [op for op in self.functions.values() if op.entry is not None]
         if len(entries) != 1:
             raise InternalError(f"an object needs one entry function, not {len(entries)}")
@@ -207,7 +219,7 @@ class _Emitter:
         mask, singles = self.saved()
         inlined = [self.functions[name] for name in self.inline]
         spill = max([f.frame.value.data for f in (self.entry, *inlined) if f.frame is not None], default=0)
-        self.items.append(Label("ml4f_entry", is_function=True))
+        self.items.append(Label(ENTRY_SYMBOL, is_function=True))
         self.line(control.PUSH, (mask | 0b11,))
         if singles:
             self.line(control.VPUSH, ((FIRST_CALLEE_SAVED_SINGLE, singles),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import ArrayAttr, FloatAttr, FusedLoc, IntAttr, NameLoc, NoneAttr, StringAttr, UnknownLoc, f64
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, FusedLoc, IntAttr, NameLoc, NoneAttr, StringAttr, f64
 from xdsl.ir import Attribute, Operation, ParametrizedAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
@@ -100,7 +100,7 @@ class SourceAttr(ParametrizedAttribute):
 
 def named_location(*layers: str) -> Attribute:
     """The location of an operation that computes these layers of the model."""
-    locations = [NameLoc(StringAttr(layer), UnknownLoc()) for layer in dict.fromkeys(layers)]
+    locations = [NameLoc(StringAttr(layer), NoneAttr()) for layer in dict.fromkeys(layers)]
     return locations[0] if len(locations) == 1 else FusedLoc(ArrayAttr(locations), NoneAttr())
 
 

@@ -145,7 +145,7 @@ class LoopOp(IRDLOperation):
         if self.results:
             printer.print_string(" -> ")
             printer.print_list(self.result_types, printer.print_attribute)
-        print_entries(printer, self)
+        print_entries(printer, self, before_region=True)
         printer.print_string(" ")
         printer.print_region(self.body, print_entry_block_args=False)
 
@@ -166,7 +166,7 @@ class LoopOp(IRDLOperation):
         types: list[Attribute] = []
         if parser.parse_optional_punctuation("->"):
             types = parser.parse_comma_separated_list(parser.Delimiter.NONE, parser.parse_type)
-        properties, attributes = parse_entries(parser, cls)
+        properties, attributes = parse_entries(parser, cls, before_region=True)
         body = parser.parse_region([arg for arg, _ in pairs])
         return cls.create(
             operands=[count, *(init for _, init in pairs)],
@@ -228,7 +228,7 @@ class FuncOp(IRDLOperation):
         printer.print_symbol_name(self.sym_name.data)
         with printer.in_parens():
             printer.print_list(self.body.block.args, printer.print_block_argument)
-        print_entries(printer, self, hidden=("sym_name",))
+        print_entries(printer, self, hidden=("sym_name",), before_region=True)
         printer.print_string(" ")
         printer.print_region(self.body, print_entry_block_args=False)
 
@@ -236,7 +236,7 @@ class FuncOp(IRDLOperation):
     def parse(cls, parser: Parser) -> FuncOp:
         name = parser.parse_symbol_name()
         arguments = parser.parse_comma_separated_list(parser.Delimiter.PAREN, parser.parse_argument)
-        properties, attributes = parse_entries(parser, cls)
+        properties, attributes = parse_entries(parser, cls, before_region=True)
         body = parser.parse_region(arguments)
         return cls.create(properties={"sym_name": name, **properties}, attributes=attributes, regions=[body])
 
