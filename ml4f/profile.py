@@ -58,7 +58,7 @@ def profile(
     finally:
         machine.uc.hook_del(hook)
     counter = CycleCounter(machine.binary, rules, OBJECT_BASE)
-    total = 0
+    total = counter.leave(state[0], ends[state[0]])
     per_call = [0] * len(calls)
     for (current, previous, address, size), times in edges.items():
         costs = counter.instruction_costs(previous, ends.get(previous, -1), address, size)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ml4f.backend.thumb.decoder import Decoded, decode
 from ml4f.backend.thumb.hazards import HazardRules, TimingRow
-from ml4f.backend.thumb.timing import MISALIGNED_TARGET, TAKEN_BRANCH, UNTAKEN_BRANCH
+from ml4f.backend.thumb.operand_kinds import SP
+from ml4f.backend.thumb.timing import MISALIGNED_TARGET, PIPELINE_REFILL, TAKEN_BRANCH, UNTAKEN_BRANCH
 
 BLOCK_MULTIPLES = {"multiple_load", "multiple_store", "push", "pop"}
 _STACK = {"push": TimingRow(1, cycles_per_word=1, store=True), "pop": TimingRow(1, cycles_per_word=1, any_load=True)}
@@ -62,6 +63,8 @@ class CycleCounter:
             words = len(set(reads) | set(writes)) - base_registers
             cycles += timing.cycles_per_word * words
         address = self._address_registers(row.syntax, reads, writes)
+        if kind in _STACK or row.syntax.partition(" ")[2].startswith("sp,"):
+            writes = (*writes, SP)
         if timing.late_addend:
             tied = set(writes)
             operands = [register for register in reads if register not in tied]
@@ -73,6 +76,8 @@ class CycleCounter:
     @staticmethod
     def _address_registers(syntax: str, reads: tuple[int, ...], writes: tuple[int, ...]) -> tuple[int, ...]:
         """The core register that a memory access takes its address from."""
+        if "[sp" in syntax or syntax.startswith(("push", "pop", "vpush", "vpop")):
+            return (SP,)
         if "[{n" in syntax:
             return tuple(register for register in reads[-1:] if register < 16) if "vst" in syntax or "str" in syntax else reads[:1]
         if "ia {+n" in syntax:
@@ -103,7 +108,8 @@ class CycleCounter:
                 before = tail
         elif previous >= 0:
             first = self.facts(address)
-            entry = TAKEN_BRANCH + (MISALIGNED_TARGET if first.size == 4 and not first.aligned else 0)
+            entry = self.leave(previous, previous_end)
+            entry += MISALIGNED_TARGET if first.size == 4 and not first.aligned else 0
         costs: list[tuple[int, int]] = []
         time = busy_until = 0
         position = address
@@ -125,6 +131,10 @@ class CycleCounter:
         if busy_until > time and costs:
             costs[-1] = (costs[-1][0], costs[-1][1] + busy_until - time)
         return costs
+
+    def leave(self, start: int, end: int) -> int:
+        """Cycles of the jump at a block's end, beyond what the block itself was charged: a branch, or a pop of PC."""
+        return TAKEN_BRANCH if self._tail(start, end).is_branch else PIPELINE_REFILL
 
     def _tail(self, start: int, end: int) -> _Facts:
         position = start

@@ -15,6 +15,8 @@ from ml4f.errors import UsageError
 
 TAKEN_BRANCH = 3
 """Cycles of a taken branch: 1 + a pipeline refill of 2."""
+PIPELINE_REFILL = TAKEN_BRANCH - 1
+"""What a write to PC other than a branch instruction costs beyond itself (POP)."""
 UNTAKEN_BRANCH = 1
 MISALIGNED_TARGET = 1
 """Added when a branch target is a 32-bit instruction that is not word aligned."""
@@ -24,21 +26,22 @@ _CORTEX_M4 = {
     "divide": TimingRow(7),
     "fp": TimingRow(1, arithmetic=True, floating_point=True),
     "fp_mac": TimingRow(3, arithmetic=True, late_addend=True, floating_point=True),
-    "fp_divide": TimingRow(1, unit_busy=13, floating_point=True),
+    "fp_divide": TimingRow(1, unit_busy=13, arithmetic=True, floating_point=True),
     "fp_compare": TimingRow(1, floating_point=True),
     "vmov": TimingRow(1, floating_point=True),
     "vmov2": TimingRow(2, floating_point=True),
     "load": TimingRow(2, single_load=True, any_load=True),
     "store": TimingRow(1, store=True),
-    "vstore": TimingRow(2, store=True),
-    "multiple_load": TimingRow(1, cycles_per_word=1, any_load=True),
-    "multiple_store": TimingRow(1, cycles_per_word=1, store=True),
+    "vload": TimingRow(2, single_load=True, any_load=True, floating_point=True),
+    "vstore": TimingRow(2, store=True, floating_point=True),
+    "multiple_load": TimingRow(1, cycles_per_word=1, any_load=True, floating_point=True),
+    "multiple_store": TimingRow(1, cycles_per_word=1, store=True, floating_point=True),
     "select": TimingRow(2),
     "vselect": TimingRow(4, floating_point=True),
     "call": TimingRow(1 + TAKEN_BRANCH),
     "it": TimingRow(1),
 }
-"""`select` is CMP, IT (free behind a 16-bit instruction), MOV; `vselect` VCMP, VMRS, IT, VMOV."""
+"""The multiple loads and stores are those of S registers, the only ones in use. `select` is CMP, IT (free behind a 16-bit instruction), MOV; `vselect` VCMP, VMRS, IT, VMOV."""
 
 
 @dataclass(frozen=True)

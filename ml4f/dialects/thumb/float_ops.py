@@ -114,7 +114,7 @@ class VnegOp(SingleUnary):
     """`d = -m` (the sign bit flipped, NaN included)."""
 
     name = "thumb.vneg"
-    TIMING: ClassVar[str] = "vmov"
+    TIMING: ClassVar[str] = "fp"
     FORM: ClassVar[Form] = form(TIMING, ("1110 1110 1D11 0001 dddd 1010 01M0 mmmm", "vneg.f32 " + DM))
 
 
@@ -123,7 +123,7 @@ class VabsOp(SingleUnary):
     """`d = |m|` (the sign bit cleared)."""
 
     name = "thumb.vabs"
-    TIMING: ClassVar[str] = "vmov"
+    TIMING: ClassVar[str] = "fp"
     FORM: ClassVar[Form] = form(TIMING, ("1110 1110 1D11 0000 dddd 1010 11M0 mmmm", "vabs.f32 " + DM))
 
 

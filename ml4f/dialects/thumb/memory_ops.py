@@ -181,8 +181,9 @@ class VldrOp(SingleLoad):
     """`d = float at n + offset`; offsets are multiples of 4 up to ±1020."""
 
     name = "thumb.vldr"
+    TIMING: ClassVar[str] = "vload"
     FORM: ClassVar[Form] = form(
-        "load", ("1110 1101 uD01 nnnn dddd 1010 iiiiiiii", "vldr {=dD:s}, [{n:r}{ui:so4}]")
+        "vload", ("1110 1101 uD01 nnnn dddd 1010 iiiiiiii", "vldr {=dD:s}, [{n:r}{ui:so4}]")
     )
     d = result_def(SINGLE)
 
