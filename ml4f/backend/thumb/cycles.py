@@ -1,7 +1,7 @@
 """Counts cycles of a run by the rules of the cycle model: how often each block ran, times what the block costs.
 
-A block's cost depends on the instruction in front of it (a hazard across the boundary, a taken or untaken branch), so blocks
-are counted together with their predecessor. This works on final bytes, apart from the compiler's own pricing.
+A block's cost depends on the instruction in front of it (a hazard across the boundary, a taken or untaken branch), so
+blocks are counted together with their predecessor. This works on final bytes, apart from the compiler's own pricing.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class CycleCounter:
         if "[sp" in syntax or syntax.startswith(("push", "pop", "vpush", "vpop")):
             return (SP,)
         if "[{n" in syntax:
-            return tuple(register for register in reads[-1:] if register < 16) if "vst" in syntax or "str" in syntax else reads[:1]
+            if syntax.startswith(("str", "vst")):
+                return tuple(register for register in reads[-1:] if register < 16)
+            return reads[:1]
         if "ia {+n" in syntax:
             return tuple(register for register in reads if register < 16)
         return ()

@@ -1,9 +1,10 @@
 """Cycle tables, one a core: plain data, with their sources.
 
-Cortex-M4F: the floating-point rows are those of the Technical Reference Manual (ARM DDI 0439, table 7-1); the rules between
-neighbours reproduce published board measurements of an STM32L4R5 to 0.5 %. Memory has no wait states. Cortex-M33's integer
-and float pipelines have the same length and take the same table; Cortex-M7 issues two instructions a cycle, so its table
-orders code sensibly (a multiply-accumulate is no dearer than its parts) but its counts are not claimed.
+Cortex-M4F: the floating-point rows are those of the Technical Reference Manual (ARM DDI 0439, table 7-1); the rules
+between neighbours reproduce published board measurements of an STM32L4R5 to 0.5 %. Memory has no wait states.
+Cortex-M33's integer and float pipelines have the same length and take the same table; Cortex-M7 issues two instructions
+a cycle, so its table orders code sensibly (a multiply-accumulate is no dearer than its parts) but its counts are not
+claimed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _CORTEX_M4 = {
     "call": TimingRow(1 + TAKEN_BRANCH),
     "it": TimingRow(1),
 }
-"""The multiple loads and stores are those of S registers, the only ones in use. `select` is CMP, IT (free behind a 16-bit instruction), MOV; `vselect` VCMP, VMRS, IT, VMOV."""
+"""The multiple loads and stores are those of S registers, the only ones in use. `select` is CMP, IT (free behind a
+16-bit instruction), MOV; `vselect` VCMP, VMRS, IT, VMOV."""
 
 
 @dataclass(frozen=True)
