@@ -14,6 +14,9 @@ NN_OPTIMIZE = (
 
 TO_LOOP = ("convert-nn-to-loop",)
 
+LOOP_OPTIMIZE = ("loop-fuse-pool",)
+"""Fewer kernels, and nothing stored that only the next one reads."""
+
 LOOP = (
     "loop-choose-schedule",
     "loop-pack-weights",
@@ -35,7 +38,7 @@ THUMB = (
 
 MINIMAL_THUMB = tuple(p for p in THUMB if p != "thumb-schedule")
 
-DEFAULT = (*NN_OPTIMIZE, *TO_LOOP, *LOOP, *THUMB)
+DEFAULT = (*NN_OPTIMIZE, *TO_LOOP, *LOOP_OPTIMIZE, *LOOP, *THUMB)
 UNOPTIMIZED = (*TO_LOOP, "loop-choose-schedule{search=false}", *LOOP[1:-1], *MINIMAL_THUMB)
 """The shortest pipeline that works."""
 
@@ -51,7 +54,7 @@ STAGES = {"nn": NN_OPTIMIZE[-1], "loop": LOOP[-1], "thumb": THUMB[-1]}
 
 PIPELINES = {
     "nn": NN_OPTIMIZE,
-    "loop": (*TO_LOOP, *LOOP),
+    "loop": (*TO_LOOP, *LOOP_OPTIMIZE, *LOOP),
     "thumb": THUMB,
     "default": DEFAULT,
     "unoptimized": UNOPTIMIZED,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, IntegerAttr, StringAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 
 from ml4f.backend.thumb.layout import CallSite
 from ml4f.dialects.nn import SourceAttr
@@ -36,10 +36,16 @@ FREE_OPS = ("nn.const", "nn.reshape", "func.return")
 
 @dataclass(frozen=True)
 class Layer:
-    """The calls of one nn operation, and that operation."""
+    """The calls of one nn operation, or of a few that were fused, and those operations with their positions in the network."""
 
     calls: tuple[CallSite, ...]
-    op: Operation
+    ops: tuple[Operation, ...]
+    positions: tuple[int, ...]
+
+    @property
+    def op(self) -> Operation:
+        """The operation that makes the result."""
+        return self.ops[-1]
 
     @property
     def name(self) -> str:
@@ -51,7 +57,7 @@ class Layer:
     @property
     def operator(self) -> str:
         """Its nn operator."""
-        return self.op.name.removeprefix("nn.")
+        return "+".join(op.name.removeprefix("nn.") for op in self.ops)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,12 +78,13 @@ def _integers(attribute: object) -> tuple[int, ...]:
 def layers_of(compilation: Compilation) -> Iterator[Layer]:
     """The layers in execution order."""
     function = next(op for op in compilation.nn_module.body.block.ops if isinstance(op, FuncOp))
-    ops = iter([op for op in function.body.block.ops if op.name not in FREE_OPS])
+    ops = [op for op in function.body.block.ops if op.name not in FREE_OPS]
     pending: list[CallSite] = []
     for site in compilation.code.layout.calls:
         pending.append(site)
         if "shape" in site.attributes:
-            yield Layer(tuple(pending), next(ops))
+            positions = tuple(sorted({i for call in pending for i in _integers(call.attributes["ops"])}))
+            yield Layer(tuple(pending), tuple(ops[i] for i in positions), positions)
             pending = []
 
 
@@ -131,10 +138,10 @@ def check_prefixes(compilation: Compilation, machine: Machine, layers: list[Laye
     stops = [OBJECT_BASE + layer.calls[-1].end for layer in layers]
     position = OBJECT_BASE + machine.header.entry
     machine.begin()
-    for index, (layer, stop) in enumerate(zip(layers, stops, strict=True)):
+    for layer, stop in zip(layers, stops, strict=True):
         machine.resume(position, stop)
         position = stop
-        wanted = expected.of(layer, index)
+        wanted = expected.of(layer)
         if wanted is None:
             continue
         result = np.ravel(machine.read_floats(layer.result, layer.shape))
@@ -164,9 +171,9 @@ class Expectations:
         else:
             self.tensors = reference_output(compilation, x)
 
-    def of(self, layer: Layer, index: int) -> np.ndarray | None:
+    def of(self, layer: Layer) -> np.ndarray | None:
         if self.values:
-            return self.values[index]
+            return self.values[layer.positions[-1]]
         source = layer.op.attributes.get("source")
         if not isinstance(source, SourceAttr) or source.tensor_name not in self.tensors:
             return None
@@ -187,30 +194,23 @@ class Expectations:
 def check_alone(compilation: Compilation, machine: Machine, layer: Layer) -> None:
     """Run one layer's code on random values in its input buffers."""
     rng = np.random.default_rng(SEEDS[0])
-    places = _integers(layer.calls[0].attributes.get("operands", ArrayAttr([])))
-    arrays: list[np.ndarray] = []
+    lists = [_integers(call.attributes.get("operands", ArrayAttr([]))) for call in layer.calls]
+    places = list(dict.fromkeys(place for places in lists for place in places))
+    values: dict[SSAValue, np.ndarray] = {}
     by_place: dict[int, np.ndarray] = {}
-    remaining = list(places)
     machine.prepare()
-    for operand in layer.op.operands:
-        constant = constant_value(operand.owner)
-        shape = operand.type.get_shape()  # pyright: ignore[reportAttributeAccessIssue]
-        if constant is not None:
-            arrays.append(constant)
-            continue
-        place = remaining.pop(0)
-        if place not in by_place:
-            values = rng.standard_normal(prod(shape)).astype(np.float32)
-            by_place[place] = np.abs(values) if _is_nonnegative(layer) else values
-        arrays.append(by_place[place].reshape(shape))
+    for value in layer_inputs(layer):
+        place = places[len(by_place)]
+        array = rng.standard_normal(value.type.get_shape()).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue]
+        values[value] = by_place[place] = np.abs(array) if _is_nonnegative(layer) else array
     start, end = OBJECT_BASE + layer.calls[0].start, OBJECT_BASE + layer.calls[-1].end
     machine.begin()
     machine.resume(OBJECT_BASE + machine.header.entry, OBJECT_BASE + compilation.code.layout.calls[0].start)
-    for place, values in by_place.items():
-        machine.write_arena(place, values.tobytes())
+    for place, array in by_place.items():
+        machine.write_arena(place, array.tobytes())
     machine.resume(start, end)
     result = np.ravel(machine.read_floats(layer.result, layer.shape))
-    wanted = np.ravel(evaluate(layer.op, arrays))
+    wanted = np.ravel(evaluate_value(layer.op.results[0], values))
     compare(result, wanted, f"{compilation.name}: layer {layer.name} ({layer.operator}, output {list(layer.shape)}) alone")
 
 
@@ -219,11 +219,32 @@ def _is_nonnegative(layer: Layer) -> bool:
     return any("nonnegative" in call.attributes for call in layer.calls)
 
 
-def constant_value(op: object) -> np.ndarray | None:
-    """The value of an nn.const."""
-    if not isinstance(op, Operation) or op.name != "nn.const":
-        return None
-    return evaluate(op, [])
+def layer_inputs(layer: Layer) -> list[SSAValue]:
+    """The values that a layer reads and does not compute, without constants; each is a buffer."""
+    found: dict[SSAValue, None] = {}
+    for op in layer.ops:
+        for operand in op.operands:
+            root = stored_value(operand)
+            owner = root.owner
+            if not isinstance(owner, Operation) or owner.name != "nn.const" and owner not in layer.ops:
+                found[root] = None
+    return list(found)
+
+
+def stored_value(value: SSAValue) -> SSAValue:
+    """The value behind reshapes, whose buffer it shares."""
+    while isinstance(value.owner, Operation) and value.owner.name == "nn.reshape":
+        value = value.owner.operands[0]
+    return value
+
+
+def evaluate_value(value: SSAValue, values: dict[SSAValue, np.ndarray]) -> np.ndarray:
+    """A value of the network in numpy, from `values`, which it is added to."""
+    if value not in values:
+        op = value.owner
+        assert isinstance(op, Operation)
+        values[value] = evaluate(op, [evaluate_value(operand, values) for operand in op.operands])
+    return values[value]
 
 
 def compare(result: np.ndarray, expected: np.ndarray, what: str) -> None:

@@ -21,6 +21,10 @@ class _NestRun:
         self.layout = layout
         shape = [n for _, n in nest.parallel]
         grids = np.indices(shape, dtype=np.int64).reshape(len(shape), -1)
+        dims = nest.parallel_dims
+        for guard in nest.pool_guards:
+            expr = guard.expr.constant + sum(c * grids[dims.index(d)] for d, c in guard.expr.terms)
+            grids = grids[:, (expr >= 0) & (expr < guard.extent)]
         self.point = dict(zip(nest.parallel_dims, grids, strict=True))
         self.count = grids.shape[1]
         if layout is not None:

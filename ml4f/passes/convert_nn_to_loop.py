@@ -40,6 +40,9 @@ FUSED_ACTIVATIONS = frozenset({"linear", "relu", "relu6", "clip", "leaky_relu", 
 TILED_OPS = frozenset({"nn.conv2d", "nn.depthwise_conv2d", "nn.dense", "nn.max_pool2d", "nn.avg_pool2d"})
 """Ops whose kernels keep a whole tile of accumulators in registers, and so have few to spare for a costly activation."""
 
+FREE_OPS = frozenset({"nn.const", "nn.reshape"})
+"""Ops without a kernel."""
+
 NON_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "exp", "abs", "square", "sqrt"})
 """Functions whose result is never negative (nor the negative zero that a bit comparison would misorder)."""
 
@@ -90,6 +93,8 @@ class Converter:
     kernels: list[KernelOp] = field(default_factory=list)
     calls: list[CallOp] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    position: int = -1
+    """How many ops with kernels stand before the current one."""
 
     def unique(self, wanted: str) -> str:
         base = re.sub(r"\W+", "_", wanted).strip("_") or "kernel"
@@ -147,6 +152,7 @@ class Converter:
         attributes: dict[str, Attribute] = {
             "layers": ArrayAttr([StringAttr(n) for n in layer_names(op)]),
             "op": StringAttr(op.name.removeprefix("nn.")),
+            "ops": ArrayAttr([IntegerAttr(self.position, i64)]),
             "macs": IntegerAttr(nest.terms() if nest.combine == "mac" else 0, i64),
         }
         attributes["operands"] = ArrayAttr([SymbolRefAttr(s) for s in self.arena_operands(op)])
@@ -455,6 +461,7 @@ def convert(module: ModuleOp) -> None:
         elif op.name != "nn.const":
             if op.name not in CONVERSIONS:
                 raise InternalError(f"{op.name} has no kernel")
+            c.position += op.name not in FREE_OPS
             CONVERSIONS[op.name](c, op)
     attributes: dict[str, Attribute] = {}
     returned = next(op for op in function.body.block.ops if isinstance(op, ReturnOp))

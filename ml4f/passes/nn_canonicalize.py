@@ -11,7 +11,8 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from ml4f.dialects.nn import numbers, shape_of
+from ml4f.backend.loop.fusion import monotone
+from ml4f.dialects.nn import ActAttr, layer_names, named_location, numbers, shape_of
 from ml4f.dialects.nn import ops as nn
 from ml4f.passes.nn_rewriting import adopt, main_block, producer, replace, substitute, use_count, without_ones
 
@@ -65,7 +66,12 @@ def _window(op: Any) -> bool:
     inner = producer(op.x)
     while isinstance(inner, nn.ReshapeOp) and use_count(inner.y) == 1:
         inner = producer(inner.x)
-    if not isinstance(inner, nn.PadOp) or use_count(inner.y) != 1 or inner.act is not None or inner.value.value.data != 0:
+    if (
+        not isinstance(inner, nn.PadOp)
+        or use_count(inner.y) != 1
+        or inner.act is not None
+        or inner.value.value.data != 0
+    ):
         return False
     shape = shape_of(inner.x)
     if len(shape) != len(shape_of(op.x)):
@@ -94,6 +100,28 @@ def _window(op: Any) -> bool:
     return True
 
 
+def _max_pool(op: nn.MaxPool2dOp) -> bool:
+    """Takes over an activation that never decreases: there are fewer values behind the pool than in front of it."""
+    inner = producer(op.x)
+    while isinstance(inner, nn.ReshapeOp) and use_count(inner.y) == 1:
+        inner = producer(inner.x)
+    act = inner.properties.get("act") if inner is not None else None
+    if not isinstance(act, ActAttr) or op.act is not None or not monotone(act.function, act.parameter_values):
+        return False
+    assert inner is not None
+    if use_count(inner.results[0]) != 1:
+        return False
+    if isinstance(inner, nn.ActivationOp):
+        names = (*layer_names(inner), *layer_names(op))
+        op.location = named_location(*names) if names else op.location
+        replace(inner, inner.x)
+    else:
+        del inner.properties["act"]
+        inner.attributes.pop("source", None)
+    op.properties["act"] = act
+    return True
+
+
 PATTERNS: dict[type[Operation], Callable[[Any], bool]] = {
     nn.ActivationOp: _activation,
     nn.ReshapeOp: _reshape,
@@ -101,6 +129,7 @@ PATTERNS: dict[type[Operation], Callable[[Any], bool]] = {
     nn.PadOp: _pad,
     nn.Conv2dOp: _window,
     nn.DepthwiseConv2dOp: _window,
+    nn.MaxPool2dOp: _max_pool,
 }
 
 

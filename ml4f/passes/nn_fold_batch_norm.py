@@ -62,10 +62,17 @@ def per_channel(constant: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | No
     return np.broadcast_to(constant.reshape(-1), (shape[-1],)).astype(np.float64)
 
 
+def keeps_channels(reshape: nn.ReshapeOp) -> bool:
+    """Whether the last axis stays as it is."""
+    return shape_of(reshape.x)[-1:] == shape_of(reshape.y)[-1:]
+
+
 def fold_into_producer(op: Operation, affine: Affine) -> bool:
-    """Linear operation, then affine: scale the weights, scale and shift the bias."""
+    """Linear operation, then affine: scale weights, scale and shift bias. A reshape between may keep the channels."""
     linear = producer(affine.x)
-    if not isinstance(linear, LINEAR) or use_count(affine.x) != 1 or linear.act is not None:
+    while isinstance(linear, nn.ReshapeOp) and use_count(linear.y) == 1 and keeps_channels(linear):
+        linear = producer(linear.x)
+    if not isinstance(linear, LINEAR) or use_count(linear.y) != 1 or use_count(affine.x) != 1 or linear.act is not None:
         return False
     weights = const_array(linear.w)
     bias = const_array(linear.bias) if linear.bias is not None else np.zeros(len(affine.scale))
@@ -77,7 +84,7 @@ def fold_into_producer(op: Operation, affine: Affine) -> bool:
         scaled = weights * affine.scale
     set_weights(linear, scaled, bias * affine.scale + affine.offset)
     adopt(linear, op)
-    replace(op, linear.y)
+    replace(op, affine.x)
     return True
 
 
@@ -122,9 +129,9 @@ def fold_into_user(op: Operation, affine: Affine) -> bool:
     if weights is None or bias is None:
         return False
     inputs = weights.shape[0] if isinstance(user, nn.DenseOp) else weights.shape[2]
-    if isinstance(user, nn.Conv2dOp) and user.groups.value.data > 1 or inputs % len(affine.scale):
+    if (isinstance(user, nn.Conv2dOp) and user.groups.value.data > 1) or inputs % len(affine.scale):
         return False
-    if not isinstance(user, nn.DenseOp) and (inputs != len(affine.scale) or any(user.integers("pads")) and affine.offset.any()):
+    if not isinstance(user, nn.DenseOp) and (inputs != len(affine.scale) or (any(user.integers("pads")) and affine.offset.any())):
         return False
     scale, offset = (np.tile(v, inputs // len(v)) for v in (affine.scale, affine.offset))
     column = (inputs, 1)

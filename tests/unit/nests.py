@@ -49,21 +49,30 @@ def data_op(symbol: str, values: np.ndarray) -> DataOp:
 
 def kernel_module(nest: Nest, constants: dict[str, np.ndarray], sizes: dict[str, int]) -> ModuleOp:
     """A program of one kernel; roles in `constants` are data, the others buffers of `sizes` elements."""
-    ops: list = []
-    for operand in nest.operands:
-        role = operand.role
-        if role in constants:
-            ops.append(data_op(role, constants[role]))
-        else:
-            properties = {"sym_name": StringAttr(role), "bytes": IntegerAttr(4 * sizes[role], 64)}
-            ops.append(BufferOp.create(properties=properties))
-    block = Block(arg_types=[PointerType()] * len(nest.operands))
-    block.add_op(NestOp.build(operands=[list(block.args)], properties={"nest": NestAttr(nest)}))
-    spaces = ArrayAttr([StringAttr("const" if o.role in constants else "arena") for o in nest.operands])
-    kernel = KernelOp.create(properties={"sym_name": StringAttr("k"), "spaces": spaces}, regions=[Region(block)])
-    arguments = ArrayAttr([SymbolRefAttr(o.role) for o in nest.operands])
-    call = CallOp.create(properties={"callee": SymbolRefAttr("k"), "arguments": arguments})
-    shapes = {f"{kind}_shapes": ArrayAttr([ArrayAttr([IntegerAttr(sizes[role], 64)])]) for kind, role in (("input", "x"), ("output", "out"))}
+    return program_module([(nest, {o.role: o.role for o in nest.operands})], constants, sizes)
+
+
+def program_module(
+    steps: list[tuple[Nest, dict[str, str]]], constants: dict[str, np.ndarray], sizes: dict[str, int]
+) -> ModuleOp:
+    """A program of kernels, each with the symbols of its roles; `x` is the input, `out` the output."""
+    ops: list = [data_op(symbol, values) for symbol, values in constants.items()]
+    for symbol, size in sizes.items():
+        ops.append(BufferOp.create(properties={"sym_name": StringAttr(symbol), "bytes": IntegerAttr(4 * size, 64)}))
+    calls = []
+    for i, (nest, symbols) in enumerate(steps):
+        name = "k" if len(steps) == 1 else f"k{i}"
+        block = Block(arg_types=[PointerType()] * len(nest.operands))
+        block.add_op(NestOp.build(operands=[list(block.args)], properties={"nest": NestAttr(nest)}))
+        spaces = ArrayAttr([StringAttr("const" if symbols[o.role] in constants else "arena") for o in nest.operands])
+        properties = {"sym_name": StringAttr(name), "spaces": spaces}
+        ops.append(KernelOp.create(properties=properties, regions=[Region(block)]))
+        arguments = ArrayAttr([SymbolRefAttr(symbols[o.role]) for o in nest.operands])
+        calls.append(CallOp.create(properties={"callee": SymbolRefAttr(name), "arguments": arguments}))
+    shapes = {
+        f"{kind}_shapes": ArrayAttr([ArrayAttr([IntegerAttr(sizes[role], 64)])])
+        for kind, role in (("input", "x"), ("output", "out"))
+    }
     program = ProgramOp.create(
         properties={
             "sym_name": StringAttr("main"),
@@ -71,13 +80,21 @@ def kernel_module(nest: Nest, constants: dict[str, np.ndarray], sizes: dict[str,
             "outputs": ArrayAttr([SymbolRefAttr("out")]),
         },
         attributes=shapes,
-        regions=[Region(Block([call]))],
+        regions=[Region(Block(calls))],
     )
-    return ModuleOp([*ops, kernel, program])
+    return ModuleOp([*ops, program])
 
 
 def random_kernel(rng: np.random.Generator) -> tuple[Nest, dict[str, np.ndarray], dict[str, int]]:
     """A convolution, depthwise convolution or pool with odd shapes, strides, dilations, paddings and groups."""
+    nest, constants, sizes, _ = shaped_kernel(rng)
+    return nest, constants, sizes
+
+
+def shaped_kernel(
+    rng: np.random.Generator,
+) -> tuple[Nest, dict[str, np.ndarray], dict[str, int], tuple[int, int, int]]:
+    """The same, with the shape of its output."""
 
     def pick(low: int, high: int) -> int:
         return int(rng.integers(low, high + 1))
@@ -109,13 +126,45 @@ def random_kernel(rng: np.random.Generator) -> tuple[Nest, dict[str, np.ndarray]
     else:
         combine = ("max", "add")[pick(0, 1)]
         filters, bias = c, False
-        nest = kernels.pool2d(combine, [h, w, c], [kh, kw], [oh, ow, c], strides, dilations, pads, steps, nonnegative=False)
+        nest = kernels.pool2d(
+            combine, [h, w, c], [kh, kw], [oh, ow, c], strides, dilations, pads, steps, nonnegative=False
+        )
     constants: dict[str, np.ndarray] = {}
     if weights:
         constants["w"] = rng.standard_normal(weights)
     if bias:
         constants["bias"] = rng.standard_normal(filters)
-    return nest, constants, {"x": h * w * c, "out": oh * ow * filters}
+    return nest, constants, {"x": h * w * c, "out": oh * ow * filters}, (oh, ow, filters)
+
+
+def random_pooled(rng: np.random.Generator) -> tuple[ModuleOp, bool]:
+    """A random kernel with a pool behind it, and whether it must be fused.
+
+    It must where the pool's windows are apart, and steps along its width are told from steps along its height.
+    """
+
+    def pick(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
+    while True:
+        nest, constants, sizes, shape = shaped_kernel(rng)
+        kernel = [pick(1, 3), pick(1, 3)]
+        strides = [k + (pick(0, 3) == 0) - (pick(0, 7) == 0) for k in kernel]
+        pads = [pick(0, kernel[0] // 2), pick(0, kernel[1] // 2), pick(0, kernel[0] // 2), pick(0, kernel[1] // 2)]
+        pads = pads if pick(0, 1) else [0] * 4
+        out = [(shape[i] + pads[i] + pads[i + 2] - kernel[i]) // max(strides[i], 1) + 1 for i in (0, 1)]
+        if min(out) >= 1 and min(strides) >= 1 and kernel != [1, 1]:
+            break
+    combine, steps = (
+        ("max", "add")[pick(0, 1)],
+        [[], [Step("activation", None, "relu")], [Step("mul", None, "", (0.25,))]][pick(0, 2)],
+    )
+    pool = kernels.pool2d(combine, list(shape), kernel, [*out, shape[2]], strides, [1, 1], pads, steps)
+    first = {o.role: o.role for o in nest.operands} | {"out": "between"}
+    sizes = {"x": sizes["x"], "between": sizes["out"], "out": out[0] * out[1] * shape[2]}
+    apart = all(s >= k for s, k, n in zip(strides, kernel, out, strict=True) if n > 1)
+    apart = apart and (out[1] == 1 or strides[1] != shape[1])
+    return program_module([(nest, first), (pool, {"x": "between", "out": "out"})], constants, sizes), apart
 
 
 def apply(module: ModuleOp, *names: str) -> None:

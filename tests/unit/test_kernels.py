@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nests import LOOP_PASSES, apply, compile_module, kernel_module, random_kernel
+from nests import LOOP_PASSES, apply, compile_module, kernel_module, random_kernel, random_pooled
+from xdsl.dialects.builtin import ModuleOp
 
+from ml4f.interpreters.execute import input_sizes
 from ml4f.interpreters.loop import run_loop
 from ml4f.machine import Machine
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_every_pass_keeps_the_result(seed: int):
-    rng = np.random.default_rng(seed)
-    nest, constants, sizes = random_kernel(rng)
-    module = kernel_module(nest, constants, sizes)
+def check(module: ModuleOp, passes: tuple[str, ...], rng: np.random.Generator, size: int) -> None:
+    """Every pass keeps the result; the machine code has the loop level's bits."""
     module.verify()
-    x = rng.standard_normal(sizes["x"]).astype(np.float32)
+    x = rng.standard_normal(size).astype(np.float32)
     reference = run_loop(module, [x])[0]
     result = reference
-    for name in LOOP_PASSES:
+    for name in passes:
         apply(module, name)
         module.verify()
         result = run_loop(module, [x])[0]
@@ -27,4 +26,23 @@ def test_every_pass_keeps_the_result(seed: int):
     code = compile_module(module)
     module.verify()
     machine = Machine(code.binary)
-    np.testing.assert_array_equal(machine.run(x), result, err_msg="the machine code must equal the loop level bit for bit")
+    np.testing.assert_array_equal(
+        machine.run(x), result, err_msg="the machine code must equal the loop level bit for bit"
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_pass_keeps_the_result(seed: int):
+    rng = np.random.default_rng(seed)
+    nest, constants, sizes = random_kernel(rng)
+    check(kernel_module(nest, constants, sizes), LOOP_PASSES, rng, sizes["x"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pools_are_fused_and_keep_the_result(seed: int):
+    rng = np.random.default_rng(seed)
+    module, apart = random_pooled(rng)
+    size = input_sizes(module)[0]
+    check(module, ("loop-fuse-pool", *LOOP_PASSES), rng, size)
+    calls = [op for op in module.walk() if op.name == "thumb.call"]
+    assert len(calls) == 1 or not apart

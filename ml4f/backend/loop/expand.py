@@ -1,8 +1,8 @@
 """Expands a nest under its schedule into loops and unrolled operations.
 
-Recursive descent over loops and segments. At the innermost level it enumerates the terms of the tile, drops those that a
-guard excludes, emits a load for each address that is not loaded yet (that is what shares taps between pixels), then the
-products. It is written against a `Builder`: one creates operations, another one only prices them.
+Recursive descent over loops and segments. At the innermost level it enumerates the terms of the tile, drops those that
+a guard excludes, emits a load for each address that is not loaded yet (that is what shares taps between pixels), then
+the products. It is written against a `Builder`: one creates operations, another one only prices them.
 """
 
 from __future__ import annotations
@@ -94,22 +94,21 @@ class Interleaved:
         method = getattr(self._builder, name)
 
         def emit(*args: Any) -> Any:
-            return tuple(
-                method(*(a[i] if isinstance(a, tuple) else a for a in args)) for i in range(self._width)
-            )
+            return tuple(method(*(a[i] if isinstance(a, tuple) else a for a in args)) for i in range(self._width))
 
         return emit
 
 
 def keeps_bits(nest: Nest) -> bool:
     """Whether the kernel never computes with floats, so that values can stay in core registers."""
-    if nest.combine == "copy":
-        return all(s.kind == "activation" and s.name in ("relu", "linear") for s in nest.epilogue) and not nest.initial
-    return (
-        nest.combine == "max"
-        and nest.nonnegative
-        and all(s.kind == "activation" and s.name in ("relu", "linear") for s in nest.epilogue)
-    )
+    steps = [s for s in nest.epilogue if not (s.kind == "activation" and s.name == "linear")]
+    if nest.initial not in (0.0, float("-inf")) or not all(_is_relu(s) or s.kind == "pool_max" for s in steps):
+        return False
+    if nest.combine == "max":
+        # Bit patterns order as integers but for negative numbers, all of which a relu makes 0.
+        return nest.nonnegative or any(_is_relu(s) for s in steps)
+    pools = any(s.kind == "pool_max" for s in steps)
+    return nest.combine == "copy" and (not pools or nest.nonnegative or _is_relu(steps[-1]))
 
 
 def expand(nest: Nest, schedule: Schedule, builder: Builder) -> None:
@@ -194,9 +193,16 @@ class _Expansion:
 
     def tile_points(self, env: Environment) -> list[Point]:
         """The accumulators' offsets in the tile, in the schedule's order."""
-        steps = {d: env[d].step for d in self.nest.parallel_dims}
-        order = [d for d in self.nest.parallel_dims if d not in self.schedule.tile] + list(self.schedule.tile)
-        return [tuple(p[d] for d in self.nest.parallel_dims) for p in tile_points(steps, order)]
+        dims = self.nest.parallel_dims
+        steps = {d: env[d].step for d in dims}
+        if any(steps[d] != self.nest.extents[d] for d in self.nest.window_dims):
+            raise ScheduleError("a tile must hold what is pooled as a whole")
+        order = [d for d in dims if d not in self.schedule.tile] + list(self.schedule.tile)
+        points = tile_points(steps, order)
+        for guard in self.nest.pool_guards:
+            start = guard.expr({d: env[d].start for d in dims}) - guard.expr.constant
+            points = [p for p in points if 0 <= start + guard.expr(p) < guard.extent]
+        return [tuple(p[d] for d in dims) for p in points]
 
     def reduce(self, level: int, env: Environment, accumulators: dict[Point, Value]) -> None:
         if level == len(self.reduction_loops):
@@ -468,30 +474,51 @@ class _Expansion:
         keys = [members for _, members in batch]
         values: list[list[Value]] = [[accumulators[k] for k in members] for members in keys]
         bits = self.bits
-        steps = list(self.nest.epilogue)
+        steps = [s for s in self.nest.epilogue if not (s.kind == "activation" and s.name == "linear")]
         for i, step in enumerate(steps):
-            last_relu = step.kind == "activation" and step.name == "relu" and i == len(steps) - 1
-            next_relu = i == len(steps) - 2 and steps[-1].kind == "activation" and steps[-1].name == "relu"
+            last = i == len(steps) - 1
             if step.kind == "pool_max":
-                if next_relu and not bits:
-                    flat = self._to_bits([v for group in values for v in group])
-                    values = _regroup(flat, values)
-                    bits = True
-                combine = self.b.imax if bits else self.b.fmax
-                values = [[_fold(combine, group)] for group in values]
+                # Bit patterns order as integers but for negative numbers, all of which the relu makes 0.
+                as_bits = bits or (not last and _is_relu(steps[i + 1]))
+                values = [[self._maximum(group, bits, as_bits)] for group in values]
+                bits = as_bits
             elif step.kind == "pool_sum":
                 values = [[_fold(self.b.fadd, group)] for group in values]
-            elif last_relu:
-                flat = [v for group in values for v in group]
-                flat = flat if bits else self._to_bits(flat)
-                values = _regroup([self.b.relu_bits(v) for v in flat], values)
-                bits = True
-            elif step.kind == "activation" and step.name == "linear":
-                continue
+            elif _is_relu(step):
+                values = self._relu(values, bits, last)
+                bits = last
             else:
+                if bits:
+                    values = [[self.b.from_bits(v) for v in group] for group in values]
+                    bits = False
                 values = self._apply(step, env, keys, values)
+            if step.kind.startswith("pool_"):
+                keys = [members[:1] for members in keys]
         for (address, _), group in zip(batch, values, strict=True):
             self.b.store(address, group[0])
+
+    def _maximum(self, group: list[Value], bits: bool, as_bits: bool) -> Value:
+        """The largest value of a group; in core registers two at a time, so that few are needed."""
+        if not as_bits or bits:
+            return _fold(self.b.imax if bits else self.b.fmax, group)
+        result: Value = None
+        for i in range(0, len(group), 2):
+            part = _fold(self.b.imax, self._to_bits(group[i : i + 2]))
+            result = part if result is None else self.b.imax(result, part)
+        return result
+
+    def _relu(self, values: list[list[Value]], bits: bool, last: bool) -> list[list[Value]]:
+        """The values, as bit patterns if nothing but the store follows."""
+        flat = [v for group in values for v in group]
+        if last:
+            flat = flat if bits else self._to_bits(flat)
+            return _regroup([self.b.relu_bits(v) for v in flat], values)
+        out: list[Value] = []
+        for i in range(0, len(flat), 2):
+            pair = flat[i : i + 2] if bits else self._to_bits(flat[i : i + 2])
+            pair = [self.b.relu_bits(v) for v in pair]
+            out += [self.b.from_bits(v) for v in pair]
+        return _regroup(out, values)
 
     def _to_bits(self, values: Sequence[Value]) -> list[Value]:
         out: list[Value] = []
@@ -509,9 +536,7 @@ class _Expansion:
         if step.kind == "activation":
             return _regroup(ACTIVATIONS[step.name].emit(lanes, flat, *step.parameters), values)
         if step.role is not None:
-            other = tuple(self._operand(step.role, env, k) for members in keys for k, _ in zip(members, members, strict=True))
-            if len(other) != len(flat):
-                other = tuple(self._operand(step.role, env, members[0]) for members in keys)
+            other = tuple(self._operand(step.role, env, k) for members in keys for k in members)
         else:
             other = lanes.constant(step.parameters[0])
         return _regroup(_BINARY_STEPS[step.kind](lanes, flat, other), values)
@@ -528,6 +553,10 @@ _BINARY_STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "min": lambda e, a, b: e.fmin(a, b),
     "prelu": prelu,
 }
+
+
+def _is_relu(step: Step) -> bool:
+    return step.kind == "activation" and step.name == "relu"
 
 
 def _fold(combine: Callable[[Value, Value], Value], values: Sequence[Value]) -> Value:

@@ -112,6 +112,8 @@ class Nest:
     initial: float = 0.0
     nonnegative: bool = False
     """The input is known to be non-negative (so that a maximum may compare bit patterns)."""
+    pool_guards: tuple[Guard, ...] = ()
+    """Over parallel dims: an accumulator exists, and takes part in pooling, only where all hold."""
 
     @cached_property
     def extents(self) -> dict[str, int]:
@@ -134,6 +136,12 @@ class Nest:
     @cached_property
     def reduction_dims(self) -> tuple[str, ...]:
         return tuple(d for d, _ in self.reduction)
+
+    @cached_property
+    def window_dims(self) -> tuple[str, ...]:
+        """The parallel dims that `out` does not mention: the epilogue pools over them, a tile holds them whole."""
+        out = self.by_role["out"].map
+        return tuple(d for d in self.parallel_dims if not out.mentions(d) and self.extents[d] > 1)
 
     @cached_property
     def filter_dims(self) -> tuple[str, ...]:
@@ -218,7 +226,7 @@ def uniform_segments(nest: Nest, dim: str, step: int, limit: int | None = None) 
     own size covers what `step` does not divide. `limit`: cover only the first `limit` points.
     """
     extent = limit if limit is not None else nest.extents[dim]
-    guards = [g for g in nest.guards if g.expr.mentions(dim)]
+    guards = [g for g in (*nest.guards, *nest.pool_guards) if g.expr.mentions(dim)]
     others = {d: range(nest.extents[d]) for g in guards for d, _ in g.expr.terms if d != dim}
     segments: list[list[int]] = []
     previous: object = None

@@ -54,7 +54,8 @@ def trimmable(nest: Nest) -> tuple[str, str] | None:
         outer, inner = dims
         if outer not in nest.parallel_dims or inner not in nest.reduction_dims:
             continue
-        others = [g for g in nest.guards if g is not guard and (g.expr.mentions(outer) or g.expr.mentions(inner))]
+        all_guards = (*nest.guards, *nest.pool_guards)
+        others = [g for g in all_guards if g is not guard and (g.expr.mentions(outer) or g.expr.mentions(inner))]
         if others or max(nest.extents[inner], nest.extents[outer]) > 255:
             continue
         if outer == nest.parallel_dims[0] and all(count for _, count in guard_bounds(nest, guard, outer, inner)):
@@ -89,8 +90,9 @@ def make_schedule(
     """A schedule from tile sizes of parallel dims (default 1) and unrolled sizes of reduction dims (default: whole)."""
     loops: list[tuple[str, Segments]] = []
     pixels, filters = pixel_dims(nest), list(nest.filter_dims)
+    tiles = {**tiles, **{d: nest.extents[d] for d in nest.window_dims}}
     for dim in [*pixels, *filters]:
-        guarded = any(g.expr.mentions(dim) for g in nest.guards) and not (trim and trim[0] == dim)
+        guarded = any(g.expr.mentions(dim) for g in (*nest.guards, *nest.pool_guards)) and not (trim and trim[0] == dim)
         step = tiles.get(dim, 1)
         loops.append((dim, uniform_segments(nest, dim, step) if guarded else split(nest.extents[dim], step)))
     reductions = sorted(
@@ -136,7 +138,8 @@ def default_schedule(nest: Nest) -> Schedule:
     """A reasonable schedule without a search: a tile of 4 x 4, a little unrolling."""
     if nest.combine == "mac":
         pixel, filter_ = tile_dims(nest)
-        tiles = {d: min(4, nest.extents[d]) for d in (pixel, filter_) if d is not None}
+        size = {pixel: max(4 // pooled_points(nest), 1), filter_: 4 if pooled_points(nest) <= 4 else 1}
+        tiles = {d: min(size[d], nest.extents[d]) for d in (pixel, filter_) if d is not None}
         return mac_schedule(nest, tiles, 6)
     return plain_schedule(nest, 2 if costly_epilogue(nest) else 4, 9)
 
@@ -154,7 +157,7 @@ def candidates(nest: Nest) -> Iterator[Schedule]:
 def tile_dims(nest: Nest) -> tuple[str | None, str | None]:
     """The (pixel, filter) dims of a tile: weights are shared along the first, inputs along the second."""
     trim = trimmable(nest)
-    pixels = [d for d in pixel_dims(nest) if not (trim and trim[0] == d)]
+    pixels = [d for d in pixel_dims(nest) if not (trim and trim[0] == d) and d not in nest.window_dims]
     pixel = pixels[-1] if pixels else None
     filters = [d for d in nest.filter_dims if not nest.by_role["x"].map.mentions(d)]
     return pixel, filters[-1] if filters else None
@@ -205,27 +208,33 @@ MAX_TILE = 20
 """Accumulators that leave room for inputs, weights and two temporaries in 32 registers."""
 
 
+def pooled_points(nest: Nest) -> int:
+    """How many accumulators make one result."""
+    return math.prod(nest.extents[d] for d in nest.window_dims)
+
+
 def _tile_sizes(nest: Nest, pixel: str | None, filter_: str | None, most: int) -> list[tuple[int, int]]:
     """The tiles with the fewest loads and the least left over, best first."""
     pixels = nest.extents[pixel] if pixel else 1
     filters = nest.extents[filter_] if filter_ else 1
+    window = pooled_points(nest)
     x = nest.by_role["x"].map
-    stride = x.coefficient(pixel) if pixel else 0
-    taps = max((nest.extents[d] for d in nest.reduction_dims if stride and x.coefficient(d) == stride), default=1)
+    strides = [x.coefficient(d) for d in (pixel, *nest.window_dims) if d]
+    taps = max((nest.extents[d] for d in nest.reduction_dims if x.coefficient(d) in strides), default=1)
 
     def cost(m: int, n: int) -> float:
         total = 0.0
         for size_m, count_m in split(pixels, m):
             for size_n, count_n in split(filters, n):
-                loads = (size_m + taps - 1) / taps + size_n + 1
-                total += count_m * count_n * (2 * size_m * size_n + loads)
-        return total * 1.0 + 0.0
+                loads = (window * size_m + taps - 1) / taps + size_n + 1
+                total += count_m * count_n * (2 * window * size_m * size_n + loads)
+        return total
 
     sizes = [
         (m, n)
         for m in range(1, min(pixels, 12) + 1)
         for n in range(1, min(filters, 16) + 1)
-        if m * n <= 24 and m * n + min(m, 2) + n <= 30
+        if window * m * n <= 24 and window * m * n + min(window * m, 2) + n <= 30
     ]
     return sorted(sizes, key=lambda s: cost(*s))[:most]
 
@@ -245,6 +254,8 @@ def _rolled_candidates(nest: Nest) -> Iterator[Schedule]:
     if not {"oy", "ky"} <= set(nest.extents) or "oy" not in dims or len(dims) > 2:
         return
     if any(not nest.by_role["x"].map.mentions(d) for d in nest.filter_dims) or nest.extents["oy"] < 4:
+        return
+    if nest.window_dims:
         return
     geometry = rolling(nest, "oy", "ky")
     if geometry is None or len(geometry.steady) < 4:
@@ -277,11 +288,12 @@ def _tile_candidates(nest: Nest) -> Iterator[Schedule]:
         tiles = {d: k for d, k in ((pixel, m), (filter_, n)) if d is not None}
         seen = set()
         for points in (4, 8, 16, 32):
-            if points * m * n > MAX_BODY_TERMS:
+            accumulators = pooled_points(nest) * m * n
+            if points * accumulators > MAX_BODY_TERMS:
                 continue
             for use_trim in (True, False) if trimmable(nest) and peelable(nest) else (True,):
                 schedule = mac_schedule(nest, tiles, points, use_trim=use_trim)
-                if m * n + m + n + 2 > 32:
+                if accumulators + m + n + 2 > 32:
                     schedule = replace(schedule, chunk=2 * n)
                 if schedule not in seen:
                     seen.add(schedule)
@@ -302,10 +314,16 @@ def _dense_candidates(nest: Nest) -> Iterator[Schedule]:
                 yield mac_schedule(nest, tiles, points, points_per_step=4, chunk=chunk, early=("x",), multiple=multiple)
 
 
+def plain_dim(nest: Nest) -> str:
+    """The dim along which a tile of a nest without weights extends."""
+    return [d for d in nest.parallel_dims if d not in nest.window_dims][-1]
+
+
 def plain_schedule(nest: Nest, size: int, points: int, **options: object) -> Schedule:
     """A nest without weights: a tile of `size` neighbouring results, the window unrolled as far as `points` allows."""
     forced = guarded_reductions(nest, None)
-    dim = nest.parallel_dims[-1]
+    dim = plain_dim(nest)
+    size = max(size // pooled_points(nest), 1)
     steps = unroll_steps(nest, nest.reduction_dims, points, forced)
     costly = costly_epilogue(nest)
     vector = 2 if costly else 4
@@ -316,7 +334,7 @@ def plain_schedule(nest: Nest, size: int, points: int, **options: object) -> Sch
 
 def _plain_candidates(nest: Nest) -> Iterator[Schedule]:
     sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
-    extent = nest.extents[nest.parallel_dims[-1]]
+    extent = nest.extents[plain_dim(nest)] * pooled_points(nest)
     for size in sizes:
         if size > extent:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from ml4f.backend.loop.nest import Extents, Guard, Linear, Nest
@@ -13,12 +14,13 @@ def _without(linear: Linear, dropped: set[str]) -> Linear:
 
 def _mergeable(nest: Nest, outer: str, inner: str) -> bool:
     extent = nest.extents[inner]
-    if any(g.expr.mentions(outer) or g.expr.mentions(inner) for g in nest.guards):
+    if any(g.expr.mentions(outer) or g.expr.mentions(inner) for g in (*nest.guards, *nest.pool_guards)):
         return False
     return all(o.map.coefficient(outer) == extent * o.map.coefficient(inner) for o in nest.operands)
 
 
-def _redundant(nest: Nest, guard: Guard) -> bool:
+def redundant(nest: Nest, guard: Guard) -> bool:
+    """Whether a guard always holds."""
     low = high = guard.expr.constant
     for dim, coefficient in guard.expr.terms:
         reach = coefficient * (nest.extents[dim] - 1)
@@ -27,7 +29,7 @@ def _redundant(nest: Nest, guard: Guard) -> bool:
 
 
 def _merge(extents: Extents, nest: Nest) -> tuple[Extents, str, str] | None:
-    for (outer, m), (inner, n) in zip(extents, extents[1:], strict=False):
+    for (outer, m), (inner, n) in itertools.pairwise(extents):
         if _mergeable(nest, outer, inner):
             merged = tuple((d, m * n) if d == inner else (d, e) for d, e in extents if d != outer)
             return merged, outer, inner
@@ -36,7 +38,11 @@ def _merge(extents: Extents, nest: Nest) -> tuple[Extents, str, str] | None:
 
 def simplify(nest: Nest) -> Nest:
     """An equal nest with as few dims as possible. One dim of each kind that had any is kept."""
-    nest = replace(nest, guards=tuple(g for g in nest.guards if not _redundant(nest, g)))
+    nest = replace(
+        nest,
+        guards=tuple(g for g in nest.guards if not redundant(nest, g)),
+        pool_guards=tuple(g for g in nest.pool_guards if not redundant(nest, g)),
+    )
     ones = {d for d, n in nest.extents.items() if n == 1}
     parallel = tuple((d, n) for d, n in nest.parallel if d not in ones) or nest.parallel[-1:]
     reduction = tuple((d, n) for d, n in nest.reduction if d not in ones) or nest.reduction[-1:]
@@ -47,6 +53,7 @@ def simplify(nest: Nest) -> Nest:
         reduction=reduction,
         operands=tuple(replace(o, map=_without(o.map, ones)) for o in nest.operands),
         guards=tuple(Guard(_without(g.expr, ones), g.extent) for g in nest.guards),
+        pool_guards=tuple(Guard(_without(g.expr, ones), g.extent) for g in nest.pool_guards),
     )
     while True:
         for kind in ("parallel", "reduction"):

@@ -102,6 +102,10 @@ def _parse_guard(parser: AttrParser) -> Guard:
     return Guard(linear, parser.parse_integer())
 
 
+def _guards_text(guards: tuple[Guard, ...]) -> str:
+    return ", ".join(f'"{linear_text(g.expr)}" < {g.extent}' for g in guards)
+
+
 def _parse_step(parser: AttrParser) -> Step:
     kind = parser.parse_identifier()
     role, name = None, ""
@@ -120,7 +124,8 @@ def _parse_step(parser: AttrParser) -> Step:
 class NestAttr(Data[Nest]):
     """A `Nest`: `<parallel (oy = 4, f = 8) reduce (k = 9) mac x["oy + k"], w["8*k + f"], out["8*oy + f"] …>`.
 
-    Then optionally `where "oy + ky - 1" < 4` for each guard, `then relu, …` for the epilogue, `initial 0.0`, `nonnegative`.
+    Then optionally `where "oy + ky - 1" < 4` for each guard, `then relu, …` for the epilogue, `initial 0.0`,
+    `nonnegative`, `pooled where "2*ox + px" < 3` for the accumulators that take part in pooling.
     """
 
     name = "loop.nest"
@@ -141,9 +146,12 @@ class NestAttr(Data[Nest]):
                 steps = parser.parse_comma_separated_list(parser.Delimiter.NONE, lambda: _parse_step(parser))
             initial = _parse_number(parser) if parser.parse_optional_keyword("initial") else 0.0
             nonnegative = parser.parse_optional_keyword("nonnegative") is not None
-        return Nest(
-            parallel, reduction, combine, tuple(operands), tuple(guards), tuple(steps), initial, nonnegative
-        )
+            pooled: list[Guard] = []
+            if parser.parse_optional_keyword("pooled"):
+                parser.parse_keyword("where")
+                pooled = parser.parse_comma_separated_list(parser.Delimiter.NONE, lambda: _parse_guard(parser))
+        lists = (tuple(operands), tuple(guards), tuple(steps))
+        return Nest(parallel, reduction, combine, *lists, initial, nonnegative, tuple(pooled))
 
     def print_parameter(self, printer: Printer) -> None:
         nest = self.data
@@ -157,8 +165,7 @@ class NestAttr(Data[Nest]):
                 printer.print_string(f'{operand.role}["{linear_text(operand.map)}"]')
                 printer.print_string(" f16" if operand.element == "f16" else "")
             if nest.guards:
-                texts = [f'"{linear_text(g.expr)}" < {g.extent}' for g in nest.guards]
-                printer.print_string(" where " + ", ".join(texts))
+                printer.print_string(" where " + _guards_text(nest.guards))
             for i, step in enumerate(nest.epilogue):
                 printer.print_string(", " if i else " then ")
                 self._print_step(printer, step)
@@ -167,6 +174,8 @@ class NestAttr(Data[Nest]):
                 _print_number(printer, nest.initial)
             if nest.nonnegative:
                 printer.print_string(" nonnegative")
+            if nest.pool_guards:
+                printer.print_string(" pooled where " + _guards_text(nest.pool_guards))
 
     @staticmethod
     def _print_step(printer: Printer, step: Step) -> None:
