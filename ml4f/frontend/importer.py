@@ -107,6 +107,8 @@ class Importer:
         self.tensors: dict[str, Value] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.poisoned: set[str] = set()
+        self.masks: set[str] = set()
+        """Boolean tensors, which hold 0.0 and 1.0."""
         self.problems: list[str] = []
         self.node: Node | None = None
         self.opset = _opset(proto, name)
@@ -163,6 +165,10 @@ class Importer:
             found = Tensor(base.value, found.shape, tuple(range(len(found.shape))))
             self.tensors[name] = found
         return found
+
+    def value(self, name: str) -> Value:
+        """A tensor input, flattened or not; constants become operands."""
+        return self.tensor(name) if name in self.constants else self.tensors[name]
 
     def in_order(self, tensor: Tensor) -> Tensor:
         """With the tensor's own order in memory."""

@@ -9,9 +9,8 @@ import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, StringAttr, i64
 from xdsl.ir import SSAValue
 
-from ml4f.dialects.nn import numbers
+from ml4f.dialects.nn import numbers, shapes
 from ml4f.dialects.nn import ops as nn
-from ml4f.dialects.nn import shapes
 from ml4f.frontend.importer import Importer, Node, NotSupported, Shape, Tensor
 
 

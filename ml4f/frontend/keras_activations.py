@@ -76,6 +76,20 @@ def _soft_shrink(c: LayerContext, x: Value) -> Value:
     return c.binary("Sub", above, below)
 
 
+def _hard_shrink(c: LayerContext, x: Value) -> Value:
+    """x where its size is above 0.5, else 0."""
+    above = c.pointwise("ThresholdedRelu", x, alpha=0.5)
+    below = c.pointwise("ThresholdedRelu", c.pointwise("Neg", x), alpha=0.5)
+    return c.binary("Sub", above, below)
+
+
+def _sparse_plus(c: LayerContext, x: Value) -> Value:
+    """0 below -1, (x + 1)^2 / 4 up to 1, x above."""
+    middle = c.binary("Add", _clip(c, x, -1.0, 1.0), 1.0)
+    above = c.pointwise("Relu", c.binary("Sub", x, 1.0))
+    return c.binary("Add", c.binary("Mul", c.binary("Mul", middle, middle), 0.25), above)
+
+
 def relu(
     c: LayerContext, x: Value, max_value: float | None = None, slope: float = 0.0, threshold: float = 0.0
 ) -> Value:
@@ -109,6 +123,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": simple("Tanh"),
     "tanh_shrink": _tanh_shrink,
     "soft_shrink": _soft_shrink,
+    "hard_shrink": _hard_shrink,
+    "sparse_plus": _sparse_plus,
+    "sparse_sigmoid": simple("HardSigmoid", alpha=0.5, beta=0.5),
     "softplus": simple("Softplus"),
     "softsign": simple("Softsign"),
     "squareplus": _square_plus,
@@ -196,7 +213,7 @@ def _prelu_layer(c: LayerContext, inputs: Sequence[Value]) -> Value:
     (x,) = inputs
     shared = c.get("shared_axes", [])
     axes = [shared] if isinstance(shared, int) else list(shared)
-    if not all(isinstance(axis, int) and 1 <= axis % x.rank for axis in axes):
+    if not all(isinstance(axis, int) and axis % x.rank >= 1 for axis in axes):
         raise Refused(f"its shared_axes are {str(shared)[:80]} for an input with {x.rank} dimensions")
     shape = [1 if axis in [a % x.rank for a in axes] else n for axis, n in enumerate(x.shape)][1:]
     (slope,) = c.weights([("alpha", shape)])

@@ -37,7 +37,7 @@ def batch_normalization(c: LayerContext, inputs: Sequence[Value]) -> Value:
     (x,) = inputs
     axis = c.get("axis", -1)
     axes = axis if isinstance(axis, list) else [axis]
-    if len(axes) != 1 or not isinstance(axes[0], int) or not 1 <= axes[0] % x.rank:
+    if len(axes) != 1 or not isinstance(axes[0], int) or not axes[0] % x.rank >= 1:
         raise Refused(f"its axis is {str(axis)[:80]}; one axis besides the batch is supported")
     axis = axes[0] % x.rank
     channels = (x.shape[axis],)
@@ -168,6 +168,6 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Minimum": _fold("Min"),
     "Average": _average,
     "Concatenate": _concatenate,
-    **{name: identity for name in TRAINING_ONLY},
+    **dict.fromkeys(TRAINING_ONLY, identity),
 }
 """Keras class → translation."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 
-MAX_REPEATS = 64
-"""Copies that UpSampling and RepeatVector may make: each is a kernel."""
+MAX_REPEATS = 1024
+"""Copies that UpSampling and RepeatVector may make of an element."""
 
 
 def flatten(c: LayerContext, inputs: Sequence[Value]) -> Value:
@@ -58,7 +58,8 @@ def _repeated(c: LayerContext, x: Value, axis: int, count: int) -> Value:
         raise Refused(f"it repeats its input {count} times, more than {MAX_REPEATS}")
     if count == 1:
         return x
-    return c.emit("Concat", [x] * count, (*x.shape[:axis], count, *x.shape[axis + 1 :]), axis=axis)
+    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    return c.emit("Expand", [x, np.array(shape, dtype=np.int64)], shape)
 
 
 def _amounts(c: LayerContext, key: str, rank: int) -> list[tuple[int, int]]:

@@ -148,6 +148,8 @@ def apply_step(step: Step, value: np.ndarray, other: np.ndarray | None) -> np.nd
                 return np.where(value > operand, operand, value)
             case "prelu":
                 return np.where(value < 0, value * operand, value)
+            case "where":
+                return np.where(operand != 0, value, np.float32(0))
     raise ValueError(f"unknown epilogue step {step.kind}")
 
 

@@ -129,6 +129,7 @@ _EVALUATORS: dict[type[Operation], Callable[[Any, Sequence[Array]], Array]] = {
     nn.DivOp: lambda op, v: v[0] / v[1],
     nn.MaxOp: lambda op, v: np.maximum(v[0], v[1]),
     nn.MinOp: lambda op, v: np.minimum(v[0], v[1]),
+    nn.WhereOp: lambda op, v: np.where(v[1] != 0, v[0], np.float32(0)),
     nn.PadOp: _pad,
     nn.SliceOp: _slice,
     nn.ConcatOp: lambda op, v: np.concatenate(v, axis=op.axis.value.data),

@@ -313,7 +313,7 @@ def _prelu(c: Converter, op: Operation) -> None:
     _with_activation(c, op, lambda s: kernels.elementwise(shape, row_major(shape), others, s), places, step)
 
 
-BINARY_STEPS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "max": "max", "min": "min"}
+BINARY_STEPS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "max": "max", "min": "min", "where": "where"}
 
 
 def _binary(c: Converter, op: Operation) -> None:

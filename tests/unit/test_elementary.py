@@ -199,6 +199,9 @@ def test_nan_stays_and_negative_nan_becomes_zero_in_relu():
     for name, parameters in CASES:
         with np.errstate(all="ignore"):
             actual = ACTIVATIONS[name].emit(NUMPY, x, *parameters)
+        if name == "step":  # a comparison, which is false
+            assert (actual == 0).all()
+            continue
         assert np.isnan(actual[0]), name
         assert actual[1] == 0 if name == "relu" else np.isnan(actual[1]), name
 

@@ -103,6 +103,12 @@ def prelu(e: Emitter, x: Value, slope: Value) -> Value:
     return e.iselect("ge", e.bits(x), 0, x, e.fmul(x, slope))
 
 
+def where(e: Emitter, x: Value, mask: Value) -> Value:
+    """`x` where the mask is not 0, else 0: also where x is infinite or no number."""
+    zero = e.constant(0.0)
+    return e.fselect("ne", mask, zero, x, zero)
+
+
 def _leaky_relu(e: Emitter, x: Value, alpha: float) -> Value:
     return prelu(e, x, e.constant(alpha))
 
@@ -186,6 +192,11 @@ def _round(e: Emitter, x: Value) -> Value:
     return _keep_integers(e, x, e.to_float(e.to_int_nearest(x)))
 
 
+def _step(e: Emitter, x: Value) -> Value:
+    zero = e.constant(0.0)
+    return e.fselect("gt", x, zero, e.constant(1.0), zero)
+
+
 def _sign(e: Emitter, x: Value) -> Value:
     zero = e.constant(0.0)
     return e.fselect("gt", x, zero, e.constant(1.0), e.fselect("lt", x, zero, e.constant(-1.0), x))
@@ -211,6 +222,7 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "ceil": ActivationInfo(_ceil, reference.ceil, 0, 4),
     "round": ActivationInfo(_round, reference.round_half_even, 0, 4),
     "sign": ActivationInfo(_sign, reference.sign, 0, 4),
+    "step": ActivationInfo(_step, reference.step, 0, 3),
     "exp": ActivationInfo(transcendental.exp, reference.exp, 1, 7),
     "exp_nonpositive": ActivationInfo(transcendental.exp_nonpositive, reference.exp, 1, 7),
     "elu": ActivationInfo(transcendental.elu, reference.elu, 4, 8),

@@ -126,6 +126,11 @@ def sign(x: np.ndarray) -> np.ndarray:
 
 
 @_definition
+def step(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, 1.0, 0.0)
+
+
+@_definition
 def exp(x: np.ndarray) -> np.ndarray:
     return np.exp(x)
 

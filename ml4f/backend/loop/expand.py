@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
 
-from ml4f.backend.loop.elementary import ACTIVATIONS, Emitter, prelu
+from ml4f.backend.loop.elementary import ACTIVATIONS, Emitter, prelu, where
 from ml4f.backend.loop.nest import Nest, Schedule, Step, steps_of
 from ml4f.backend.loop.packing import WeightLayout, tile_points, weight_layout
 from ml4f.backend.loop.roll import expand_rolled
@@ -552,6 +552,7 @@ _BINARY_STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "max": lambda e, a, b: e.fmax(a, b),
     "min": lambda e, a, b: e.fmin(a, b),
     "prelu": prelu,
+    "where": where,
 }
 
 

@@ -76,7 +76,7 @@ class Guard:
 
 
 ARITHMETIC_STEPS = ("mul", "add", "sub", "rsub", "div", "rdiv", "max", "min")
-STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "pool_max", "pool_sum")
+STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "where", "pool_max", "pool_sum")
 """What `Step.kind` can be."""
 
 
@@ -87,6 +87,7 @@ class Step:
     `mul`, `add`, `sub`, `rsub`, `div`, `rdiv`, `max`, `min`: with the operand of `role`, or the constant `parameters[0]`;
     `activation`: the elementwise function `name` with `parameters`;
     `prelu`: `a` where `a >= 0`, else `a` times the operand of `role`;
+    `where`: `a` where the operand of `role` is not 0, else 0;
     `pool_max`, `pool_sum`: reduce the accumulators whose points have the same output element.
     """
 

@@ -370,6 +370,13 @@ class MinOp(BinaryOp):
 
 
 @irdl_op_definition
+class WhereOp(BinaryOp):
+    """`y = act(a where b != 0, else 0)`; b is a mask of zeros and ones."""
+
+    name = "nn.where"
+
+
+@irdl_op_definition
 class PadOp(NnOp):
     """Adds `low` and `high` elements of `value` to each axis."""
 
@@ -477,6 +484,7 @@ OPS = [
     DivOp,
     MaxOp,
     MinOp,
+    WhereOp,
     PadOp,
     SliceOp,
     ConcatOp,

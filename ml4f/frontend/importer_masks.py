@@ -1,0 +1,128 @@
+"""Handlers of ONNX comparisons, logic and Where. A boolean tensor is a mask: 0.0 for false, 1.0 for true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ml4f.dialects.nn import ops as nn
+from ml4f.frontend.importer import FLOAT_TYPES, Importer, Node, NotSupported
+from ml4f.frontend.importer_arithmetic import combine, emit_activation
+from ml4f.frontend.importer_shapes import identity
+
+
+def _step(importer: Importer, node: Node, name: str, larger: str, smaller: str) -> None:
+    """`name`: 1 where larger > smaller."""
+    difference = f"{name}/difference"
+    combine(importer, node, nn.SubOp, larger, smaller, difference)
+    emit_activation(importer, node, "step", (), difference, name)
+
+
+def _inverted(importer: Importer, node: Node, name: str, output: str) -> None:
+    """`output`: 1 - the mask `name`."""
+    one = f"{output}/one"
+    importer.constants[one] = np.float32(1)
+    combine(importer, node, nn.SubOp, one, name, output)
+
+
+def compare(swapped: bool, inverted: bool) -> Callable[[Importer, Node], None]:
+    """Greater, Less, and their negations LessOrEqual, GreaterOrEqual."""
+
+    def handle(importer: Importer, node: Node) -> None:
+        a, b = node.proto.input
+        output = node.proto.output[0]
+        target = f"{output}/inverse" if inverted else output
+        _step(importer, node, target, *((b, a) if swapped else (a, b)))
+        if inverted:
+            _inverted(importer, node, target, output)
+
+    return handle
+
+
+def equal(importer: Importer, node: Node) -> None:
+    """1 where the difference is 0."""
+    output = node.proto.output[0]
+    combine(importer, node, nn.SubOp, *node.proto.input, f"{output}/difference")
+    emit_activation(importer, node, "abs", (), f"{output}/difference", f"{output}/distance")
+    emit_activation(importer, node, "step", (), f"{output}/distance", f"{output}/inverse")
+    _inverted(importer, node, f"{output}/inverse", output)
+
+
+def logical_not(importer: Importer, node: Node) -> None:
+    """1 - x."""
+    _inverted(importer, node, node.proto.input[0], node.proto.output[0])
+
+
+def where(importer: Importer, node: Node) -> None:
+    """`a` where the mask is set, plus `b` where it is not; neither is spoilt by an infinity in the other."""
+    mask, *branches = node.proto.input
+    output = node.proto.output[0]
+    condition = importer.const(mask)
+    if condition is not None:
+        importer.constants[f"{output}/mask"] = np.asarray(condition).astype(np.float32)
+        mask = f"{output}/mask"
+    _inverted(importer, node, mask, f"{output}/inverse")
+    parts = []
+    for index, (branch, selector) in enumerate(zip(branches, (mask, f"{output}/inverse"), strict=True)):
+        constant = importer.const(branch)
+        if constant is not None and not np.any(constant):
+            continue
+        part = f"{output}/part{index}"
+        combine(importer, node, nn.WhereOp, branch, selector, part)
+        parts.append(part)
+    if len(parts) == 2:
+        combine(importer, node, nn.AddOp, *parts, output)
+        return
+    if not parts:
+        raise NotSupported("both branches are zero")
+    shapes = [importer.shape(name) for name in node.proto.input]
+    if importer.shape(parts[0]) != np.broadcast_shapes(*shapes):
+        raise NotSupported(f"the shapes {[list(s) for s in shapes]} of a selection with zeros")
+    importer.result(output, importer.tensor(parts[0]))
+
+
+def cast(importer: Importer, node: Node) -> None:
+    """Between float types, and of masks to numbers."""
+    source, output = node.proto.input[0], node.proto.output[0]
+    if source in importer.masks or node.get("to") in FLOAT_TYPES:
+        identity(importer, node)
+    elif node.get("to") == BOOL:
+        emit_activation(importer, node, "abs", (), source, f"{output}/size")
+        emit_activation(importer, node, "step", (), f"{output}/size", output)
+    else:
+        raise NotSupported("only casts to float types, and to bool, of float numbers")
+
+
+BOOL = 9
+"""onnx.TensorProto.BOOL."""
+
+
+def masking(handle: Callable[[Importer, Node], None]) -> Callable[[Importer, Node], None]:
+    """A handler whose result is boolean."""
+
+    def handle_mask(importer: Importer, node: Node) -> None:
+        handle(importer, node)
+        importer.masks.add(node.proto.output[0])
+
+    return handle_mask
+
+
+def logical(op: type[nn.BinaryOp]) -> Callable[[Importer, Node], None]:
+    """And is a product of masks, Or their maximum."""
+    return masking(lambda importer, node: combine(importer, node, op, *node.proto.input))
+
+
+HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
+    "And": logical(nn.MulOp),
+    "Cast": cast,
+    "Equal": masking(equal),
+    "Greater": masking(compare(swapped=False, inverted=False)),
+    "GreaterOrEqual": masking(compare(swapped=True, inverted=True)),
+    "Less": masking(compare(swapped=True, inverted=False)),
+    "LessOrEqual": masking(compare(swapped=False, inverted=True)),
+    "Not": masking(logical_not),
+    "Or": logical(nn.MaxOp),
+    "Where": where,
+}
+"""ONNX operator → the function that emits it."""

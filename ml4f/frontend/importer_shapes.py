@@ -1,0 +1,213 @@
+"""Handlers of ONNX operators that move elements: reshape, transpose, join, pad, slice. Most cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, f32, i64
+
+from ml4f.dialects.nn import numbers
+from ml4f.dialects.nn import ops as nn
+from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tensor
+
+
+def identity(importer: Importer, node: Node) -> None:
+    """Identity, Dropout and other training-only operators."""
+    source, output = node.proto.input[0], node.proto.output[0]
+    importer.tensors[output] = importer.tensors[source]
+    if source in importer.masks:
+        importer.masks.add(output)
+
+
+def transpose(importer: Importer, node: Node) -> None:
+    """Only the order changes."""
+    x = importer.tensor(node.proto.input[0])
+    permutation = node.ints("perm", tuple(range(len(x.shape)))[::-1])
+    if sorted(permutation) != list(range(len(x.shape))):
+        raise NotSupported(f"permutation {list(permutation)} of {list(x.shape)}")
+    order = tuple(permutation.index(axis) for axis in x.order)
+    importer.result(node.proto.output[0], Tensor(x.value, tuple(x.shape[axis] for axis in permutation), order))
+
+
+def with_shape(importer: Importer, node: Node, shape: Sequence[int]) -> None:
+    """The same elements with another shape: free if memory is in order, else decided by whoever reads it."""
+    shape = tuple(int(n) for n in shape)
+    value = importer.tensors[node.proto.input[0]]
+    if prod(shape) != prod(value.shape):
+        raise NotSupported(f"{list(value.shape)} cannot become {list(shape)}")
+    output = node.proto.output[0]
+    if isinstance(value, Flattened):
+        importer.tensors[output] = Flattened(value.base, shape)
+        return
+    kept = [n for n in value.shape if n > 1]
+    if kept == [n for n in shape if n > 1]:
+        importer.result(output, Tensor(value.value, shape, _same_order(value, shape)))
+    elif value.in_order:
+        importer.result(output, Tensor(value.value, shape, tuple(range(len(shape)))))
+    else:
+        importer.tensors[output] = Flattened(value, shape)
+
+
+def _same_order(x: Tensor, shape: Sequence[int]) -> tuple[int, ...]:
+    """The order of axes when only extents of 1 came or went."""
+    new = [axis for axis, n in enumerate(shape) if n > 1]
+    old = [axis for axis, n in enumerate(x.shape) if n > 1]
+    ones = [axis for axis, n in enumerate(shape) if n == 1]
+    return (*ones, *(new[old.index(axis)] for axis in x.significant))
+
+
+def reshape(importer: Importer, node: Node) -> None:
+    """Reshape to a constant shape; 0 copies, -1 is inferred."""
+    constant = importer.const(node.proto.input[1]) if len(node.proto.input) > 1 else np.array(node.ints("shape"))
+    if constant is None:
+        raise NotSupported("the shape must be a constant")
+    value = importer.tensors[node.proto.input[0]]
+    shape = [int(n) for n in np.ravel(constant)]
+    if not node.get("allowzero", 0):
+        shape = [value.shape[axis] if n == 0 and axis < len(value.shape) else n for axis, n in enumerate(shape)]
+    if shape.count(-1) == 1:
+        known = -prod(shape)
+        if known and prod(value.shape) % known == 0:
+            shape[shape.index(-1)] = prod(value.shape) // known
+    with_shape(importer, node, shape)
+
+
+def flatten(importer: Importer, node: Node) -> None:
+    """To two dimensions."""
+    shape = importer.shape(node.proto.input[0])
+    axis = int(node.get("axis", 1))
+    axis = axis + len(shape) if axis < 0 else axis
+    with_shape(importer, node, (prod(shape[:axis]), prod(shape[axis:])))
+
+
+def _axes(importer: Importer, node: Node) -> list[int] | None:
+    if len(node.proto.input) > 1 and node.proto.input[1]:
+        constant = importer.const(node.proto.input[1])
+        if constant is None:
+            raise NotSupported("the axes must be constants")
+        return [int(a) for a in np.ravel(constant)]
+    return list(node.ints("axes")) if "axes" in node.attributes else None
+
+
+def squeeze(importer: Importer, node: Node) -> None:
+    """Drop axes of extent 1."""
+    shape = importer.shape(node.proto.input[0])
+    axes = _axes(importer, node)
+    dropped = [i for i, n in enumerate(shape) if n == 1] if axes is None else [axis % len(shape) for axis in axes]
+    with_shape(importer, node, [n for axis, n in enumerate(shape) if axis not in dropped])
+
+
+def unsqueeze(importer: Importer, node: Node) -> None:
+    """Insert axes of extent 1."""
+    shape = list(importer.shape(node.proto.input[0]))
+    axes = _axes(importer, node) or []
+    rank = len(shape) + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        shape.insert(axis, 1)
+    with_shape(importer, node, shape)
+
+
+def concat(importer: Importer, node: Node) -> None:
+    """Concat of computed tensors (constants may be among them)."""
+    names = list(node.proto.input)
+    first = next(importer.tensor(name) for name in names if name not in importer.constants)
+    axis = int(node.get("axis", 0)) % len(first.shape)
+    tensors = [importer.arranged(importer.tensor(name), first.order) for name in names]
+    if axis == 0 and len(first.shape) > 1:
+        raise NotSupported("joining along the batch dimension")
+    values = [importer.reshaped(t.value, t.memory_shape) for t in tensors]
+    extent = sum(t.shape[axis] for t in tensors)
+    shape = (*first.shape[:axis], extent, *first.shape[axis + 1 :])
+    memory_axis = [a for a in first.order if a or len(first.memory_shape) == len(first.shape)].index(axis)
+    memory = list(first.memory_shape)
+    memory[memory_axis] = extent
+    value = importer.emit(nn.ConcatOp, values, tuple(memory), axis=IntegerAttr(memory_axis, i64))
+    importer.result(node.proto.output[0], Tensor(value, shape, first.order))
+
+
+def pad(importer: Importer, node: Node) -> None:
+    """Pad with a constant; negative amounts crop."""
+    x = importer.tensor(node.proto.input[0])
+    rank = len(x.shape)
+    if node.get("mode", "constant") != "constant":
+        raise NotSupported(f"padding mode {node.get('mode')}")
+    amounts, value, axes = list(node.ints("pads")), float(node.get("value", 0.0)), list(range(rank))
+    inputs = [*node.proto.input, "", "", ""]
+    if inputs[1]:
+        constants = [importer.const(name) if name else None for name in inputs[1:4]]
+        if constants[0] is None:
+            raise NotSupported("the amounts must be constants")
+        amounts = [int(n) for n in np.ravel(constants[0])]
+        value = 0.0 if constants[1] is None else float(np.ravel(constants[1])[0])
+        axes = axes if constants[2] is None else [int(a) % rank for a in np.ravel(constants[2])]
+    low, high = [0] * rank, [0] * rank
+    for index, axis in enumerate(axes):
+        low[axis], high[axis] = amounts[index], amounts[index + len(axes)]
+    if low[0] or high[0]:
+        raise NotSupported("padding of the batch dimension")
+    tensor = Tensor(importer.reshaped(x.value, x.ordered), x.shape, x.order)
+    if min((*low, *high)) < 0:
+        tensor = cropped(importer, tensor, [max(0, -n) for n in low], [max(0, -n) for n in high])
+    if max((*low, *high)) > 0:
+        tensor = padded(importer, tensor, [max(0, n) for n in low], [max(0, n) for n in high], value)
+    importer.result(node.proto.output[0], tensor)
+
+
+def padded(importer: Importer, x: Tensor, low: Sequence[int], high: Sequence[int], value: float) -> Tensor:
+    """With more elements at both ends of each axis."""
+    shape = tuple(a + n + b for a, n, b in zip(low, x.shape, high, strict=True))
+    ordered = tuple(shape[axis] for axis in x.order)
+    made = importer.emit(
+        nn.PadOp,
+        [x.value],
+        ordered,
+        low=numbers([low[axis] for axis in x.order]),
+        high=numbers([high[axis] for axis in x.order]),
+        value=FloatAttr(value, f32),
+    )
+    return Tensor(made, shape, x.order)
+
+
+def cropped(importer: Importer, x: Tensor, low: Sequence[int], high: Sequence[int]) -> Tensor:
+    """With fewer elements at both ends of each axis."""
+    shape = tuple(n - a - b for a, n, b in zip(low, x.shape, high, strict=True))
+    return sliced(importer, x, low, [1] * len(shape), shape)
+
+
+def sliced(importer: Importer, x: Tensor, start: Sequence[int], steps: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """Every `steps`-th element from `start`, `sizes` of them, on each axis."""
+    if min(sizes) < 1:
+        raise NotSupported(f"an empty result {list(sizes)}")
+    made = importer.emit(
+        nn.SliceOp,
+        [importer.reshaped(x.value, x.ordered)],
+        tuple(sizes[axis] for axis in x.order),
+        start=numbers([start[axis] for axis in x.order]),
+        strides=numbers([steps[axis] for axis in x.order]),
+        sizes=numbers([sizes[axis] for axis in x.order]),
+    )
+    return Tensor(made, tuple(sizes), x.order)
+
+
+def slice_(importer: Importer, node: Node) -> None:
+    """Slice with constant starts, ends, axes and steps."""
+    x = importer.tensor(node.proto.input[0])
+    rank = len(x.shape)
+    if len(node.proto.input) > 1:
+        given = [importer.const(name) if name else None for name in [*node.proto.input[1:], "", ""][:4]]
+        if given[0] is None or given[1] is None:
+            raise NotSupported("starts and ends must be constants")
+        lists = [None if g is None else [int(v) for v in np.ravel(g)] for g in given]
+    else:
+        lists = [list(node.ints("starts")), list(node.ints("ends")), list(node.ints("axes")) or None, None]
+    starts, ends = lists[0] or [], lists[1] or []
+    axes = lists[2] if lists[2] is not None else list(range(len(starts)))
+    steps = lists[3] if lists[3] is not None else [1] * len(starts)
+    start, stride, size = [0] * rank, [1] * rank, list(x.shape)
+    for begin, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis %= rank
+        picked = range(x.shape[axis])[slice(begin, end, step)]
+        start[axis], stride[axis], size[axis] = (picked[0] if len(picked) else 0), step, len(picked)
+    importer.result(node.proto.output[0], sliced(importer, x, start, stride, size))
