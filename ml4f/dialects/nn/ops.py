@@ -87,7 +87,8 @@ class NnOp(IRDLOperation):
             if not isinstance(value.type, TensorType) or value.type.element_type != f32:
                 raise VerifyException("operands and results are tensors of f32")
             if any(n < 1 for n in value.type.get_shape()):
-                raise VerifyException(f"extents are constants of at least 1, not {list(value.type.get_shape())}")
+                extents = ", ".join(str(n) if n >= 0 else "?" for n in value.type.get_shape())
+                raise VerifyException(f"extents are constants of at least 1, not [{extents}]")
         try:
             wanted = self.infer()
         except ValueError as error:
