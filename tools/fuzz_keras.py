@@ -1,4 +1,4 @@
-"""Random Sequential networks, saved in every format, against TensorFlow: what the front end (or the machine code) gets wrong.
+"""Random Sequential networks in every format against TensorFlow: what the front end or the machine code gets wrong.
 
 Needs `pip install -e '.[tensorflow]' tf_keras`. Examples:
 
@@ -35,15 +35,28 @@ MAX_OUTPUT = 1e4
 """Networks with larger outputs (exponentials of exponentials) say nothing about correctness."""
 MAX_MACS = 150_000
 
+# fmt: off
 KERAS3_ACTIVATIONS = (
-    "linear relu relu6 leaky_relu elu selu celu sigmoid hard_sigmoid hard_silu hard_swish hard_tanh tanh softplus softsign silu "
-    "swish gelu mish exponential softmax log_softmax log_sigmoid tanh_shrink soft_shrink hard_shrink squareplus sparse_plus "
-    "sparse_sigmoid"
-).split()
-KERAS2_ACTIVATIONS = (
-    "linear relu elu selu sigmoid hard_sigmoid tanh softplus softsign swish gelu mish exponential softmax".split()
+    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "sigmoid", "hard_sigmoid", "hard_silu",
+    "hard_swish", "hard_tanh", "tanh", "softplus", "softsign", "silu", "swish", "gelu", "mish", "exponential",
+    "softmax", "log_softmax", "log_sigmoid", "tanh_shrink", "soft_shrink", "hard_shrink", "squareplus",
+    "sparse_plus", "sparse_sigmoid",
 )
+KERAS2_ACTIVATIONS = (
+    "linear", "relu", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh", "softplus", "softsign", "swish", "gelu",
+    "mish", "exponential", "softmax",
+)
+# fmt: on
 COMMON_ACTIVATIONS = ["linear", "relu", "relu", "relu6", "sigmoid", "tanh", "elu", "softmax", "silu"]
+
+
+# fmt: off
+DESCRIBED = (
+    "filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "depth_multiplier", "activation",
+    "use_bias", "pool_size", "axis", "units", "keepdims", "target_shape", "dims", "negative_slope", "max_value",
+    "threshold", "shared_axes", "alpha", "theta", "scale", "center", "epsilon", "cropping", "size", "n",
+)
+# fmt: on
 
 
 class Rejected(Exception):
@@ -122,7 +135,7 @@ class Generator:
         try:
             out = layer(np.zeros((1, *shape), dtype=np.float32))
             out = tuple(int(n) for n in out.shape[1:])
-        except Exception:  # noqa: BLE001: TensorFlow raises whatever it likes for options it does not take
+        except Exception:  # TensorFlow raises whatever it likes for options it does not take
             return None
         if min(out, default=1) < 1 or prod(out) > MAX_ELEMENTS:
             return None
@@ -162,10 +175,12 @@ class Generator:
             self.training_only,
             self.reshape,
         ]
+        windows = [self.convolution] * 3 + [self.pooling] * 2
+        windows += [self.depthwise, self.separable, self.resize, self.permute]
         special: dict[int, list[Callable[[tuple[int, ...]], Any]]] = {
             1: [self.dense, self.repeat],
-            2: [self.convolution] * 3 + [self.depthwise, self.separable, self.pooling, self.pooling, self.resize, self.permute],
-            3: [self.convolution] * 3 + [self.depthwise, self.separable, self.pooling, self.pooling, self.resize, self.permute],
+            2: windows,
+            3: windows,
         }
         makers = special.get(len(shape), [self.permute]) + (anywhere if self.chance(0.6) else [])
         try:
@@ -287,7 +302,9 @@ class Generator:
             return self.layers.ELU(self.draw([1.0, 0.5, 2.0]))
         if choice == 5:
             return self.layers.Softmax(axis=int(self.draw([-1, -1, *range(1, len(shape) + 1)])))
-        return self.layers.ThresholdedReLU(self.draw([1.0, 0.4])) if self.version == 2 else self.layers.Rescaling(0.5, 0.1)
+        if self.version == 2:
+            return self.layers.ThresholdedReLU(self.draw([1.0, 0.4]))
+        return self.layers.Rescaling(0.5, 0.1)
 
 
 # Saving
@@ -348,7 +365,7 @@ def save_onnx(network: Network, path: Path) -> Path:
         path.write_bytes(proto.SerializeToString())
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         y = session.run(None, {session.get_inputs()[0].name: network.x[:1]})[0]
-    except Exception as error:  # noqa: BLE001: the converter's own errors
+    except Exception as error:  # the converter's own errors
         raise Rejected(f"tf2onnx: {error}") from None
     if difference(y, network.y[:1]) > TOLERANCE:
         raise Rejected("tf2onnx converts it wrongly")
@@ -390,14 +407,10 @@ def check(network: Network, kind: str, level: str, folder: Path) -> float:
 
 def describe(model: Any) -> str:
     """Layers, their options that differ from the defaults, and shapes."""
-    keys = (
-        "filters kernel_size strides padding dilation_rate groups depth_multiplier activation use_bias pool_size axis units keepdims "
-        "target_shape dims negative_slope max_value threshold shared_axes alpha theta scale center epsilon cropping size n"
-    ).split()
     lines = [f"  input {tuple(model.input_shape[1:])}"]
     for layer in model.layers:
         config = layer.get_config()
-        options = ", ".join(f"{k}={config[k]}" for k in keys if config.get(k) is not None)
+        options = ", ".join(f"{k}={config[k]}" for k in DESCRIBED if config.get(k) is not None)
         lines.append(f"  {type(layer).__name__}({options}) -> {tuple(layer.output.shape[1:])}")
     return "\n".join(lines)
 
@@ -431,8 +444,9 @@ def run(seed: int, kinds: Sequence[str], level: str, keep: Path | None) -> tuple
                     error = check(network, kind, level, place)
                 except Rejected:
                     continue
-                except Exception as problem:  # noqa: BLE001: whatever goes wrong is what this tool looks for
-                    failures.append(f"seed {seed}, {kind}: {type(problem).__name__}: {problem}\n{describe(network.model)}")
+                except Exception as problem:  # whatever goes wrong is what this tool looks for
+                    what = f"{type(problem).__name__}: {problem}"
+                    failures.append(f"seed {seed}, {kind}: {what}\n{describe(network.model)}")
                     continue
                 count += 1
                 if not error <= TOLERANCE:

@@ -1,4 +1,4 @@
-"""Front ends: every model format becomes an ONNX model (`load_model`), and that becomes nn IR (`ml4f.frontend.importer`)."""
+"""Front ends: every model format becomes an ONNX model (`load_model`), which `import_onnx` turns into nn IR."""
 
 from __future__ import annotations
 

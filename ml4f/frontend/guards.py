@@ -1,4 +1,4 @@
-"""Limits and guards for files that nobody vouches for: sizes are checked before memory is taken, parser errors become one line.
+"""Limits and guards for files that nobody vouches for: sizes are checked before memory is taken.
 
 Knows JSON, nothing of models.
 """

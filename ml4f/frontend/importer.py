@@ -1,7 +1,8 @@
 """ONNX graphs to the nn dialect: `import_onnx`.
 
-An ONNX tensor becomes a `Tensor`: an SSA value whose elements, in memory order, are those of the tensor transposed by `order`.
-Transpose therefore costs nothing; only operators that need a certain order (convolutions: channels last) materialise one.
+An ONNX tensor becomes a `Tensor`: an SSA value whose elements, in memory order, are those of the tensor transposed by
+`order`. Transpose therefore costs nothing; only operators that need a certain order (convolutions: channels last)
+materialise one.
 Constants are folded; every handler (`importer_ops.py`, `importer_windows.py`) sees shapes that are numbers.
 """
 
@@ -66,7 +67,7 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Flattened:
-    """A tensor with a new shape whose elements still lie in the order of `base`: dense layers permute weights instead."""
+    """A tensor with a new shape, its elements still in the order of `base`: dense layers permute weights instead."""
 
     base: Tensor
     shape: Shape
@@ -262,7 +263,8 @@ class Importer:
             self.constants[node.proto.output[0]] = shape[slice(node.get("start", 0), node.get("end", None))]
             return
         if node.op_type == "Size" and node.proto.input[0] in self.tensors:
-            self.constants[node.proto.output[0]] = np.array(prod(self.tensors[node.proto.input[0]].shape), dtype=np.int64)
+            count = prod(self.tensors[node.proto.input[0]].shape)
+            self.constants[node.proto.output[0]] = np.array(count, dtype=np.int64)
             return
         for name, value in zip(node.proto.output, evaluate_node(node.proto, self.constants, self.opset), strict=False):
             self.constants[name] = np.asarray(value)
@@ -293,7 +295,7 @@ def _opset(proto: onnx.ModelProto, name: str) -> int:
     newest = onnx.defs.onnx_opset_version()
     version = versions[0] if versions else newest
     if not OLDEST_OPSET <= version <= newest:
-        raise Ml4fError(f"{name}: ONNX opset {version}; opsets {OLDEST_OPSET} to {newest} are supported, export it again")
+        raise Ml4fError(f"{name}: ONNX opset {version}; {OLDEST_OPSET} to {newest} are supported, export it again")
     return version
 
 
@@ -301,7 +303,7 @@ def _array(initializer: onnx.TensorProto, name: str) -> np.ndarray:
     """The value of an initializer; weights must be finite numbers."""
     try:
         array = numpy_helper.to_array(initializer)
-    except Exception as error:  # noqa: BLE001: whatever a broken file makes onnx raise
+    except Exception as error:  # whatever a broken file makes onnx raise
         raise Ml4fError(f"{name}: the constant '{initializer.name}' cannot be read: {error}") from None
     if array.dtype.kind == "f" and (np.isnan(array).any() or (array.size > 1 and np.isinf(array).any())):
         raise Ml4fError(
@@ -340,18 +342,45 @@ def evaluate_node(proto: onnx.NodeProto, constants: dict[str, np.ndarray], opset
     """The outputs of one node on constant inputs, by onnx's reference evaluator."""
     from onnx.reference import ReferenceEvaluator
 
-    inputs = [name for name in dict.fromkeys(proto.input) if name]
-    values = [
-        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(constants[name].dtype), None)
-        for name in inputs
-    ]
-    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in proto.output if name]
-    graph = onnx.helper.make_graph([proto], "fold", values, outputs)
+    values = {name: constants[name] for name in proto.input if name}
+    unknown = onnx.TensorProto.UNDEFINED
+    graph = onnx.helper.make_graph(
+        [proto],
+        "fold",
+        [onnx.helper.make_tensor_value_info(name, _element_type(array), array.shape) for name, array in values.items()],
+        [onnx.helper.make_tensor_value_info(name, unknown, None) for name in proto.output if name],
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    _check_sizes(model, values)
     try:
-        return ReferenceEvaluator(model).run(None, {name: constants[name] for name in inputs})
-    except Exception as error:  # noqa: BLE001: the evaluator raises whatever it likes on bad nodes
+        results = ReferenceEvaluator(model).run(None, values)
+    except Exception as error:  # the evaluator raises whatever it likes on bad nodes
         raise NotSupported(f"its constant inputs cannot be evaluated: {error}") from None
+    return [np.asarray(value) for value in results]  # pyright: ignore[reportArgumentType]
+
+
+def _element_type(array: np.ndarray) -> int:
+    return onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+
+
+MAX_SHAPE_ELEMENTS = 64
+"""Constants that say what shape another one has (shapes, repeats, pads) are smaller than this."""
+
+
+def _check_sizes(model: onnx.ModelProto, values: dict[str, np.ndarray]) -> None:
+    """Refuses a node whose outputs would be too large, before it is evaluated."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    small = {name: array for name, array in values.items() if array.size <= MAX_SHAPE_ELEMENTS}
+    probe.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in small.items())
+    try:
+        inferred = onnx.shape_inference.infer_shapes(probe, data_prop=True)
+    except Exception as error:  # onnx has several exception classes of its own for this
+        raise NotSupported(f"its constant inputs do not fit: {' '.join(str(error).split())[:200]}") from None
+    for entry in inferred.graph.output:
+        extents = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+        if prod(extents) > MAX_ELEMENTS:
+            raise NotSupported(f"its output {extents} is too large for a microcontroller")
 
 
 def import_onnx(proto: onnx.ModelProto, name: str) -> ModuleOp:
@@ -364,5 +393,3 @@ def import_onnx(proto: onnx.ModelProto, name: str) -> ModuleOp:
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise Ml4fError(f"{name}: the ONNX graph is inconsistent: {type(error).__name__}: {error}") from None
     return module
-
-

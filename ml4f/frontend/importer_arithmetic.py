@@ -44,7 +44,7 @@ def aligned_constant(array: np.ndarray, x: Tensor, batch: bool | None = None) ->
 def combine(
     importer: Importer, node: Node, op: type[nn.BinaryOp], left: str, right: str, output: str | None = None
 ) -> None:
-    """An elementwise operation of two values with broadcasting; its result is the node's output unless another is named."""
+    """An elementwise operation of two values with broadcasting; the result is the node's unless another is named."""
     names = (left, right)
     constants = [importer.const(name) for name in names]
     lead = 1 if constants[0] is not None else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -152,7 +153,7 @@ def gather(importer: Importer, node: Node) -> None:
         raise NotSupported("the indices must be constants")
     flat = [int(i) + (x.shape[axis] if i < 0 else 0) for i in np.ravel(indices)]
     step = flat[1] - flat[0] if len(flat) > 1 else 1
-    if any(b - a != step for a, b in zip(flat, flat[1:], strict=False)) or step == 0:
+    if any(b - a != step for a, b in pairwise(flat)) or step == 0:
         raise NotSupported("indices that are not evenly spaced")
     if not all(0 <= i < x.shape[axis] for i in flat):
         raise NotSupported(f"indices out of the {x.shape[axis]} elements")

@@ -22,7 +22,7 @@ def _step(importer: Importer, node: Node, name: str, larger: str, smaller: str) 
 def _inverted(importer: Importer, node: Node, name: str, output: str) -> None:
     """`output`: 1 - the mask `name`."""
     one = f"{output}/one"
-    importer.constants[one] = np.float32(1)
+    importer.constants[one] = np.asarray(1, dtype=np.float32)
     combine(importer, node, nn.SubOp, one, name, output)
 
 
@@ -43,7 +43,7 @@ def compare(swapped: bool, inverted: bool) -> Callable[[Importer, Node], None]:
 def equal(importer: Importer, node: Node) -> None:
     """1 where the difference is 0."""
     output = node.proto.output[0]
-    combine(importer, node, nn.SubOp, *node.proto.input, f"{output}/difference")
+    combine(importer, node, nn.SubOp, node.proto.input[0], node.proto.input[1], f"{output}/difference")
     emit_activation(importer, node, "abs", (), f"{output}/difference", f"{output}/distance")
     emit_activation(importer, node, "step", (), f"{output}/distance", f"{output}/inverse")
     _inverted(importer, node, f"{output}/inverse", output)
@@ -72,7 +72,7 @@ def where(importer: Importer, node: Node) -> None:
         combine(importer, node, nn.WhereOp, branch, selector, part)
         parts.append(part)
     if len(parts) == 2:
-        combine(importer, node, nn.AddOp, *parts, output)
+        combine(importer, node, nn.AddOp, parts[0], parts[1], output)
         return
     if not parts:
         raise NotSupported("both branches are zero")

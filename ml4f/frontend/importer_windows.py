@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, StringAttr, i64
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 
 from ml4f.dialects.nn import numbers, shapes
 from ml4f.dialects.nn import ops as nn
@@ -49,7 +49,7 @@ class Window:
             raise NotSupported(f"auto_pad {mode}")
 
     def ceil(self) -> None:
-        """Extend the pads at the end as ceil_mode demands: no window may begin behind the input and its first padding."""
+        """Extend the pads at the end as ceil_mode demands: no window begins behind the input and its first padding."""
         for i in (0, 1):
             reach = (self.kernel[i] - 1) * self.dilations[i] + 1
             available = self.size[i] + self.pads[i] + self.pads[i + 2] - reach
@@ -65,7 +65,7 @@ class Window:
         except ValueError as error:
             raise NotSupported(str(error)) from None
 
-    def properties(self) -> dict[str, object]:
+    def properties(self) -> dict[str, Attribute]:
         """For a convolution or pool operation."""
         return {
             "strides": numbers(self.strides),
@@ -83,7 +83,7 @@ def channels_last(importer: Importer, name: str) -> tuple[Tensor, SSAValue, Shap
     tensor = importer.tensor(name)
     rank = len(tensor.shape)
     if rank not in (3, 4) or tensor.shape[0] != 1:
-        raise NotSupported(f"the input {list(tensor.shape)} should be [1, channels, …] with one or two more dimensions")
+        raise NotSupported(f"the input {list(tensor.shape)} should be [1, channels, …] with one or two more axes")
     tensor = importer.arranged(tensor, (0, *range(2, rank), 1))
     spatial = _two(tensor.shape[2:], 1)
     shape = (*spatial, tensor.shape[1])
@@ -122,10 +122,11 @@ def conv(importer: Importer, node: Node) -> None:
     if bias is not None:
         operands.append(importer.constant(bias.reshape(-1)))
     if depthwise:
-        value = importer.emit(nn.DepthwiseConv2dOp, operands, (*out, filters), **window.properties())  # pyright: ignore
+        value = importer.emit(nn.DepthwiseConv2dOp, operands, (*out, filters), **window.properties())
     else:
         attribute = IntegerAttr(groups, i64)
-        value = importer.emit(nn.Conv2dOp, operands, (*out, filters), groups=attribute, **window.properties())  # pyright: ignore
+        properties = {"groups": attribute, **window.properties()}
+        value = importer.emit(nn.Conv2dOp, operands, (*out, filters), **properties)
     window_result(importer, node, value, out, filters, rank)
 
 
@@ -139,7 +140,7 @@ def max_pool(importer: Importer, node: Node) -> None:
         window.ceil()
     out = window.shape()
     kernel = numbers(window.kernel)
-    value = importer.emit(nn.MaxPool2dOp, [x], (*out, shape[2]), kernel=kernel, **window.properties())  # pyright: ignore
+    value = importer.emit(nn.MaxPool2dOp, [x], (*out, shape[2]), kernel=kernel, **window.properties())
     window_result(importer, node, value, out, shape[2], len(tensor.shape))
 
 
@@ -158,7 +159,7 @@ def average_pool(importer: Importer, node: Node) -> None:
         kernel=numbers(window.kernel),
         count_include_pad=IntegerAttr(1, i64) if include else None,
         counted_pads=numbers(window.counted) if include and window.counted != window.pads else None,
-        **window.properties(),  # pyright: ignore
+        **window.properties(),
     )
     window_result(importer, node, value, out, shape[2], len(tensor.shape))
 

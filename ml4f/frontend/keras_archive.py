@@ -1,4 +1,4 @@
-"""Keras's own containers, .h5 and .keras (a zip): configuration and weights. No TensorFlow, no code of the model, no pickle."""
+"""Keras's own containers, .h5 and .keras (a zip): configuration and weights. No TensorFlow, no code."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def read_h5(data: bytes, name: str) -> KerasFile:
         if "model_config" not in file.attrs:
             raise Ml4fError(f"{name}: the file holds weights but no model; save the whole model with model.save(…)")
         config = object_of(parse_json(_text(file.attrs["model_config"]), name, "the model's configuration"), name, "it")
-        group = file["model_weights"] if "model_weights" in file else file
+        group = _child(file, "model_weights", name)
+        group = file if group is None else group
+        if not isinstance(group, h5py.Group):
+            raise Ml4fError(f"{name}: model_weights should be a group of the HDF5 file; save the model again")
         version = file.attrs.get("keras_version", group.attrs.get("keras_version", "2"))
-    if not isinstance(group, h5py.Group):
-        raise Ml4fError(f"{name}: model_weights should be a group of the HDF5 file; save the model again")
     return KerasFile(config, major_version(_text(version)), _H5Weights(group, name))
 
 
@@ -176,11 +177,11 @@ def _stored(dataset: h5py.Dataset, tensor: str, budget: Budget) -> StoredTensor:
 def _names_attribute(group: h5py.Group, key: str) -> list[str]:
     """A list of names; Keras splits long ones into key0, key1, …"""
     if key in group.attrs:
-        return [_text(value) for value in np.ravel(group.attrs[key])]
+        return [_text(value) for value in np.ravel(np.asarray(group.attrs[key]))]
     found: list[str] = []
     index = 0
     while f"{key}{index}" in group.attrs:
-        found += [_text(value) for value in np.ravel(group.attrs[f"{key}{index}"])]
+        found += [_text(value) for value in np.ravel(np.asarray(group.attrs[f"{key}{index}"]))]
         index += 1
     return found
 

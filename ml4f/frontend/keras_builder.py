@@ -1,7 +1,8 @@
-"""The ONNX graph that Keras layers are translated into: `GraphBuilder`, and `LayerContext`, which each layer's function gets.
+"""The ONNX graph that Keras layers become: `GraphBuilder`; and `LayerContext`, which a layer's function gets.
 
-Tensors keep Keras's shapes (channels last unless the layer says otherwise) with a batch of 1; a layer that needs channels first
-transposes for itself, which costs nothing, as the importer keeps orders instead of moving elements. Knows no layer.
+Tensors keep Keras's shapes (channels last unless the layer says otherwise) with a batch of 1; a layer that needs
+channels first transposes for itself, which costs nothing, as the importer keeps orders instead of moving elements.
+Knows no layer.
 """
 
 from __future__ import annotations

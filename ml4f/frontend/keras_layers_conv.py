@@ -13,7 +13,7 @@ from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 def window_pads(
     padding: object, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
-    """ONNX pads (all starts, then all ends) of Keras's padding. 'same' is TensorFlow's rule: the odd element goes to the end."""
+    """ONNX pads, all starts, then all ends. 'same' is TensorFlow's rule: the odd element goes to the end."""
     starts, ends = [], []
     for n, k, s, d in zip(size, kernel, strides, dilations, strict=True):
         reach = (k - 1) * d + 1

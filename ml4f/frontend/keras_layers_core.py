@@ -1,4 +1,4 @@
-"""Keras layers that are neither windows nor shapes: dense, normalisation, arithmetic, and those that only matter in training."""
+"""Keras layers that are neither windows nor shapes: dense, normalisation, arithmetic, training only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of Keras layers, whatever they are stored in: `WeightStore`, and the check that they fit (`layer_weights`)."""
+"""Weights of Keras layers, whatever they are stored in: `WeightStore`, and the check that they fit: `layer_weights`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOAT_NAMES = ("float32", "float16", "float64", "bfloat16")
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor whose values are read when they are needed. `dtype`: as in the file; `read` gives float32 or the file's type."""
+    """A tensor that is read when it is needed. `dtype`: as in the file; `read` gives float32 or the file's type."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,7 +35,8 @@ class WeightStore(Protocol):
 def named_tensors(layer: Layer, tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
     """Those whose name ends in the layer's name and the tensor's, as in `model/dense/kernel:0`.
 
-    If several models hold layers of that name, only those under the innermost model of the layer's path that tells them apart.
+    If several models hold layers of that name, only those under the innermost model of the layer's path that tells them
+    apart.
     """
     found = [(tensor, tensor.name.split("/")) for tensor in tensors]
     own = layer.name.split("/")

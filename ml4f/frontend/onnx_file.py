@@ -111,18 +111,20 @@ def _check_tensor(tensor: TensorProto, name: str, budget: Budget, folder: Path |
     shape = checked_shape([int(n) for n in tensor.dims], name, label)
     if tensor.data_type == TensorProto.STRING:
         return
-    if tensor.data_type not in ITEM_BITS:
-        known = tensor.data_type in TensorProto.DataType.values()
-        kind = TensorProto.DataType.Name(tensor.data_type) if known else str(tensor.data_type)
+    bits = ITEM_BITS.get(tensor.data_type)  # pyright: ignore[reportArgumentType]: numbers, not members
+    if bits is None:
+        kind = {number: key for key, number in TensorProto.DataType.items()}.get(
+            tensor.data_type, str(tensor.data_type)
+        )
         raise Ml4fError(f"{name}: {label} has the type {kind}, which is not supported; export the model in float32")
-    size = ITEM_BITS[tensor.data_type] // 8
+    size = bits // 8
     budget.spend(shape, size, label)
     if tensor.data_location == TensorProto.EXTERNAL:
         _load_external(tensor, prod(shape) * size, name, folder)
     if tensor.HasField("raw_data") and len(tensor.raw_data) != prod(shape) * size:
         raise Ml4fError(
-            f"{name}: {label} {list(shape)} should take {prod(shape) * size} bytes, the file has {len(tensor.raw_data)}; "
-            "it is damaged or truncated, export the model again"
+            f"{name}: {label} {list(shape)} should take {prod(shape) * size} bytes, the file has "
+            f"{len(tensor.raw_data)}; it is damaged or truncated, export the model again"
         )
     with parser_errors(name, label):
         array = numpy_helper.to_array(tensor)
@@ -130,8 +132,8 @@ def _check_tensor(tensor: TensorProto, name: str, budget: Budget, folder: Path |
         values = array.astype(np.float32)
         if np.isnan(values).any() or (array.size > 1 and np.isinf(values).any()):
             raise Ml4fError(
-                f"{name}: the weights '{tensor.name}' {list(shape)} contain NaN or infinite values (or ones too large for "
-                "float32); the training has diverged, train the model again"
+                f"{name}: the weights '{tensor.name}' {list(shape)} contain NaN or infinite values (or ones too large "
+                "for float32); the training has diverged, train the model again"
             )
 
 

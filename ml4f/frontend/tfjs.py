@@ -1,4 +1,4 @@
-"""TF.js layers models: model.json with shards beside it, and the one-file JSON of the micro:bit machine-learning tools."""
+"""TF.js layers models: model.json with shards beside it, and the one-file JSON of the micro:bit's tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files against outputs of the frameworks that made them: every format of every shared model gives the same network."""
+"""Model files against outputs of the frameworks that made them: every format gives the same network."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import ArrayAttr, FloatAttr, FusedLoc, IntAttr, NameLoc, NoneAttr, StringAttr, f64
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, FusedLoc, IntAttr, LocationAttr, NameLoc, NoneAttr, StringAttr, f64
 from xdsl.ir import Attribute, Operation, ParametrizedAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
@@ -98,7 +98,7 @@ class SourceAttr(ParametrizedAttribute):
         printer.print_string(", [" + ", ".join(map(str, self.order)) + "]>")
 
 
-def named_location(*layers: str) -> Attribute:
+def named_location(*layers: str) -> LocationAttr:
     """The location of an operation that computes these layers of the model."""
     locations = [NameLoc(StringAttr(layer), NoneAttr()) for layer in dict.fromkeys(layers)]
     return locations[0] if len(locations) == 1 else FusedLoc(ArrayAttr(locations), NoneAttr())
