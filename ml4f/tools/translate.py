@@ -19,7 +19,7 @@ from xdsl.printer import Printer
 from ml4f.errors import Ml4fError, UsageError
 from ml4f.output import write_all
 from ml4f.passes import PASSES
-from ml4f.pipelines import DEFAULT, LOOP, MINIMAL_THUMB, THUMB
+from ml4f.pipelines import DEFAULT, LOOP, LOOP_OPTIMIZE, MINIMAL_THUMB, THUMB
 from ml4f.tools.driver import run_tool, verify
 from ml4f.universe import ML4F_UNIVERSE
 
@@ -106,12 +106,14 @@ def remaining_passes(module: ModuleOp) -> tuple[str, ...]:
         return DEFAULT
     if where == "thumb":
         return () if unallocated(module) is None else MINIMAL_THUMB[1:]
-    kinds = {type(op) for op in module.walk()}
-    if NestOp in kinds:
-        return (*LOOP, *THUMB)
+    nests = [op for op in module.walk() if isinstance(op, NestOp)]
+    if nests:
+        scheduled = any(nest.schedule is not None for nest in nests)
+        return (*(() if scheduled else LOOP_OPTIMIZE), *LOOP, *THUMB)
     unplanned = any(isinstance(op, BufferOp) and op.offset is None for op in module.body.block.ops)
     plan = ("loop-plan-memory",) if unplanned else ()
-    addresses = ("loop-lower-addresses",) if ForOp in kinds else ()
+    indexed = any(isinstance(op, ForOp) for op in module.walk())
+    addresses = ("loop-lower-addresses",) if indexed else ()
     return (*plan, *addresses, *THUMB)
 
 

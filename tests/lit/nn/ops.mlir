@@ -48,8 +48,10 @@ func.func @main(%image : tensor<8x9x4xf32>, %vector : tensor<6xf32>) -> tensor<6
   %larger = nn.max %div, %add : tensor<2x3x6xf32>
   // CHECK-NEXT: %smaller = nn.min %larger, %add : tensor<2x3x6xf32>
   %smaller = nn.min %larger, %add : tensor<2x3x6xf32>
-  // CHECK-NEXT: %padded = nn.pad %smaller {low = array<i64: 1, 0, 0>, high = array<i64: 0, 2, 0>, value = -1.000000e+00 : f32} : tensor<3x5x6xf32>
-  %padded = nn.pad %smaller {low = array<i64: 1, 0, 0>, high = array<i64: 0, 2, 0>, value = -1.0 : f32} : tensor<3x5x6xf32>
+  // CHECK-NEXT: %masked = nn.where %smaller, %add : tensor<2x3x6xf32>
+  %masked = nn.where %smaller, %add : tensor<2x3x6xf32>
+  // CHECK-NEXT: %padded = nn.pad %masked {low = array<i64: 1, 0, 0>, high = array<i64: 0, 2, 0>, value = -1.000000e+00 : f32} : tensor<3x5x6xf32>
+  %padded = nn.pad %masked {low = array<i64: 1, 0, 0>, high = array<i64: 0, 2, 0>, value = -1.0 : f32} : tensor<3x5x6xf32>
   // CHECK-NEXT: %slice = nn.slice %padded {start = array<i64: 2, 0, 1>, strides = array<i64: -1, 2, 1>, sizes = array<i64: 3, 2, 4>} : tensor<3x2x4xf32>
   %slice = nn.slice %padded {start = array<i64: 2, 0, 1>, strides = array<i64: -1, 2, 1>, sizes = array<i64: 3, 2, 4>} : tensor<3x2x4xf32>
   // CHECK-NEXT: %concat = nn.concat %slice, %slice, %slice {axis = 2} : tensor<3x2x12xf32>
