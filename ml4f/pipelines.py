@@ -14,7 +14,7 @@ NN_OPTIMIZE = (
 
 TO_LOOP = ("convert-nn-to-loop",)
 
-LOOP_OPTIMIZE = ("loop-fuse-pool",)
+LOOP_OPTIMIZE = ("loop-fuse-elementwise", "loop-fuse-pool")
 """Fewer kernels, and nothing stored that only the next one reads."""
 
 LOOP = (

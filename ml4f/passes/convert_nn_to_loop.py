@@ -27,15 +27,13 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from ml4f.backend.loop import kernels
+from ml4f.backend.loop.fusion import CHEAP_ACTIVATIONS
 from ml4f.backend.loop.kernels import row_major
 from ml4f.backend.loop.nest import Combine, Guard, Linear, Nest, Step
 from ml4f.dialects.loop.attributes import NestAttr, PointerType
 from ml4f.dialects.loop.structure import BufferOp, CallOp, DataOp, KernelOp, NestOp, ProgramOp
 from ml4f.dialects.nn import ActAttr, layer_names
 from ml4f.errors import InternalError
-
-FUSED_ACTIVATIONS = frozenset({"linear", "relu", "relu6", "clip", "leaky_relu", "keras_relu", "hard_sigmoid", "hard_swish"})
-"""Activations cheap enough in registers and operations to be part of any kernel's epilogue."""
 
 TILED_OPS = frozenset({"nn.conv2d", "nn.depthwise_conv2d", "nn.dense", "nn.max_pool2d", "nn.avg_pool2d"})
 """Ops whose kernels keep a whole tile of accumulators in registers, and so have few to spare for a costly activation."""
@@ -196,7 +194,7 @@ def _with_activation(
     c.places[op.results[0]] = out
     places["out"] = out
     has_tile = op.name in TILED_OPS
-    if act is None or act.name in FUSED_ACTIVATIONS or not has_tile:
+    if act is None or act.name in CHEAP_ACTIVATIONS or not has_tile:
         nest = nest_of([*steps, act] if act is not None and act.name != "linear" else list(steps))
         c.kernel(op, nest, places)
         return

@@ -53,6 +53,10 @@ class Program:
         assert nest is not None
         return self.symbols(call)[nest.index_of(role)]
 
+    def is_last(self, call: CallOp) -> bool:
+        """Whether a call is the last of the calls of its nn operation (there are none where there was no nn level)."""
+        return "shape" in call.attributes or "ops" not in call.attributes
+
     def is_boundary(self, symbol: str) -> bool:
         """Whether a buffer holds an input or an output of the network."""
         assert self.program is not None

@@ -167,6 +167,38 @@ def random_pooled(rng: np.random.Generator) -> tuple[ModuleOp, bool]:
     return program_module([(nest, first), (pool, {"x": "between", "out": "out"})], constants, sizes), apart
 
 
+def random_elementwise(rng: np.random.Generator) -> ModuleOp:
+    """One or two random kernels, then something done to each of their results; can always be fused."""
+
+    def pick(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
+    nest, constants, sizes, shape = shaped_kernel(rng)
+    buffers = {"x": sizes["x"], "a": sizes["out"], "out": sizes["out"]}
+    calls = [(nest, {o.role: o.role for o in nest.operands} | {"out": "a"})]
+    strides, operands, kind = kernels.row_major(shape), {"x": "a", "out": "out"}, pick(0, 3)
+    act = Step("activation", None, *[("relu", ()), ("clip", (-1.0, 0.5)), ("leaky_relu", (0.25,))][pick(0, 2)])
+    if kind == 0:
+        others = [("scale", [0, 0, 1]), ("offset", [0, 0, 1])]
+        for role, _ in others:
+            constants[role] = rng.standard_normal(shape[2])
+            operands[role] = role
+        after = kernels.elementwise(shape, strides, others, [Step("mul", "scale"), Step("add", "offset"), act])
+    elif kind == 1:
+        after = kernels.elementwise([shape[2], shape[0], shape[1]], [1, *strides[:2]], epilogue=[act])
+    else:
+        buffers["b"] = sizes["out"]
+        second = {o.role: o.role for o in nest.operands} | {"out": "b"}
+        for role in {"w", "bias"} & set(constants):
+            constants[role + "2"] = rng.standard_normal(len(constants[role]))
+            second[role] = role + "2"
+        calls.append((nest, second))
+        step = Step(("add", "sub", "mul", "rsub", "max", "min", "prelu")[pick(0, 6)], "other")
+        operands = {"x": "ab"[kind - 2], "other": "ba"[kind - 2], "out": "out"}
+        after = kernels.elementwise(shape, strides, [("other", strides)], [step, act])
+    return program_module([*calls, (after, operands)], constants, buffers)
+
+
 def apply(module: ModuleOp, *names: str) -> None:
     """Apply passes by name."""
     for name in names:

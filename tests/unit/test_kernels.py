@@ -1,10 +1,10 @@
-"""Random kernels through every pass: the result after each pass, and that of the machine code, against the nest in numpy."""
+"""Random kernels through every pass: each pass's result, and that of the machine code, against the nest in numpy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from nests import LOOP_PASSES, apply, compile_module, kernel_module, random_kernel, random_pooled
+from nests import LOOP_PASSES, apply, compile_module, kernel_module, random_elementwise, random_kernel, random_pooled
 from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.interpreters.execute import input_sizes
@@ -46,3 +46,12 @@ def test_pools_are_fused_and_keep_the_result(seed: int):
     check(module, ("loop-fuse-pool", *LOOP_PASSES), rng, size)
     calls = [op for op in module.walk() if op.name == "thumb.call"]
     assert len(calls) == 1 or not apart
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_elementwise_kernels_are_fused_and_keep_the_result(seed: int):
+    rng = np.random.default_rng(seed)
+    module = random_elementwise(rng)
+    before = sum(op.name == "loop.call" for op in module.walk())
+    check(module, ("loop-fuse-elementwise", "loop-fuse-pool", *LOOP_PASSES), rng, input_sizes(module)[0])
+    assert sum(op.name == "thumb.call" for op in module.walk()) == before - 1

@@ -1,7 +1,8 @@
-"""Fuses a pool into the nest that computes its input: one nest that never stores what is pooled.
+"""Fuses a pool or an elementwise nest into the nest that computes its input, so that this is never stored.
 
-The pool's window becomes parallel dims of the producing nest that the output does not mention; its epilogue reduces
-over them in registers. Pure functions on nests; which buffers and calls that concerns is the pass's business.
+An elementwise nest's steps go to the end of the epilogue. A pool's window becomes parallel dims of the producing nest
+that the output does not mention; the epilogue reduces over them in registers. Pure functions on nests; which buffers and
+calls that concerns is the pass's business.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from ml4f.backend.loop.shapes import redundant, simplify
 MONOTONE = frozenset(
     {"linear", "relu", "relu6", "clip", "sigmoid", "tanh", "exp", "softplus", "softsign", "sqrt", "log"}
 )
+
+
+CHEAP_ACTIVATIONS = frozenset(
+    {"linear", "relu", "relu6", "clip", "leaky_relu", "keras_relu", "hard_sigmoid", "hard_swish"}
+)
+"""Activations cheap enough in registers and operations to be part of any kernel's epilogue."""
 
 
 def monotone(function: str, parameters: Sequence[float]) -> bool:
@@ -81,7 +88,7 @@ def coordinates(producer: Nest, consumer: Nest) -> tuple[Nest, dict[str, Linear]
     """
     out = producer.by_role["out"].map
     dims = sorted((d for d in producer.parallel_dims if out.mentions(d)), key=lambda d: -out.coefficient(d))
-    if len(dims) != len([d for d, n in producer.parallel if n > 1 or out.mentions(d)]):
+    if len(dims) + len(producer.window_dims) != len([d for d, n in producer.parallel if n > 1 or out.mentions(d)]):
         return None
     consumer = _split_to_fit(consumer, [(out.coefficient(d), producer.extents[d]) for d in dims])
     x = consumer.by_role["x"].map
@@ -179,63 +186,120 @@ def _split_to_fit(consumer: Nest, radix: Sequence[tuple[int, int]]) -> Nest:
 
 def fuse_pool(producer: Nest, pool: Nest) -> Nest | None:
     """The nest that computes `pool` of `producer`; None where that is impossible or would compute anything twice."""
-    if pool.combine not in ("max", "add") or producer.window_dims or not pool.reduction or pool.pool_guards:
+    if pool.combine not in ("max", "add") or not pool.reduction or producer.window_dims or pool.pool_guards:
         return None
-    matched = coordinates(producer, pool)
+    step = Step("pool_max" if pool.combine == "max" else "pool_sum")
+    before, behind = list(producer.epilogue), list[Step]()
+    while pool.combine == "max" and before and _is_monotone(before[-1]):
+        behind.insert(0, before.pop())
+    return _fuse(replace(producer, epilogue=tuple(before)), replace(pool, epilogue=(*behind, *pool.epilogue)), step)
+
+
+def _is_monotone(step: Step) -> bool:
+    return step.kind == "activation" and monotone(step.name, step.parameters)
+
+
+MIRRORED = {
+    "add": "add",
+    "mul": "mul",
+    "max": "max",
+    "min": "min",
+    "sub": "rsub",
+    "rsub": "sub",
+    "div": "rdiv",
+    "rdiv": "div",
+}
+"""The step that gives the same when accumulator and operand change places."""
+
+
+def reading_first(nest: Nest, role: str) -> Nest | None:
+    """An equal elementwise nest whose input `x` is the operand `role`; the operand of that role is what was `x`."""
+    if role == "x":
+        return nest
+    first = nest.epilogue[0] if nest.epilogue else Step("none")
+    others = [s.role for s in nest.epilogue[1:]]
+    if first.role != role or role in others or first.kind not in MIRRORED or nest.guards:
+        return None
+    exchanged = {"x": role, role: "x"}
+    operands = tuple(replace(o, role=exchanged.get(o.role, o.role)) for o in nest.operands)
+    return replace(nest, operands=operands, epilogue=(replace(first, kind=MIRRORED[first.kind]), *nest.epilogue[1:]))
+
+
+def fuse_elementwise(producer: Nest, consumer: Nest) -> Nest | None:
+    """The nest that does `consumer`, without reductions and borders, to each result of `producer`.
+
+    None where that is impossible or would compute a result of the producer several times, and where a costly activation
+    would need registers that the producer's tile of accumulators has.
+    """
+    if consumer.combine != "copy" or consumer.guards or consumer.window_dims:
+        return None
+    costly = any(s.kind == "activation" and s.name not in CHEAP_ACTIVATIONS for s in consumer.epilogue)
+    if costly and producer.combine != "copy":
+        return None
+    x = consumer.by_role["x"].map
+    if any(n > 1 and not x.mentions(d) for d, n in consumer.parallel):
+        return None
+    return _fuse(producer, consumer, None)
+
+
+def _fuse(producer: Nest, consumer: Nest, step: Step | None) -> Nest | None:
+    """The producer's nest over the consumer's dims; `step` stands between their epilogues."""
+    matched = coordinates(producer, consumer)
     if matched is None:
         return None
-    pool, place = matched
-    if not all(apart(pool, e) for e in place.values()):
+    consumer, place = matched
+    if not all(apart(consumer, e) for e in place.values()):
         return None
-    along, names = _along(place), _names(producer, pool, place)
+    along, names = _along(place), _names(producer, consumer, place)
 
     def renamed(map_: Linear) -> Linear:
         return Linear(tuple((names[d], c) for d, c in map_.terms), map_.constant)
 
     place = {d: renamed(e) for d, e in place.items()}
     operands = [replace(o, map=substitute(o.map, place)) for o in producer.operands if o.role != "out"]
-    taken = {o.role for o in operands}
-    roles = {o.role: _fresh(o.role, taken) for o in pool.operands if o.role not in ("x", "out")}
-    operands += [Operand(roles[o.role], renamed(o.map)) for o in pool.operands if o.role in roles]
-    operands.append(Operand("out", renamed(pool.by_role["out"].map)))
-    before, behind = list(producer.epilogue), [replace(s, role=roles[s.role]) if s.role else s for s in pool.epilogue]
-    while (
-        pool.combine == "max"
-        and before
-        and before[-1].kind == "activation"
-        and monotone(before[-1].name, before[-1].parameters)
-    ):
-        behind.insert(0, before.pop())
+    taken = {o.role for o in operands} | {"out"}
+    roles = {o.role: _fresh(o.role, taken) for o in consumer.operands if o.role not in ("x", "out")}
+    operands += [Operand(roles[o.role], renamed(o.map)) for o in consumer.operands if o.role in roles]
+    operands.append(Operand("out", renamed(consumer.by_role["out"].map)))
+    behind = [replace(s, role=roles.get(s.role, s.role)) if s.role else s for s in consumer.epilogue]
+    pooled = [Guard(substitute(g.expr, place), g.extent) for g in producer.pool_guards]
+    pooled += [Guard(renamed(g.expr), g.extent) for g in consumer.guards if not redundant(consumer, g)]
     fused = Nest(
-        parallel=_parallel(producer, pool, names, along),
+        parallel=_parallel(producer, consumer, names, along),
         reduction=producer.reduction,
         combine=producer.combine,
         operands=tuple(operands),
         guards=tuple(Guard(substitute(g.expr, place), g.extent) for g in producer.guards),
-        epilogue=(*before, Step("pool_max" if pool.combine == "max" else "pool_sum"), *behind),
+        epilogue=(*producer.epilogue, *([step] if step is not None else []), *behind),
         initial=producer.initial,
         nonnegative=producer.nonnegative,
-        pool_guards=tuple(Guard(renamed(g.expr), g.extent) for g in pool.guards if not redundant(pool, g)),
+        pool_guards=tuple(pooled),
     )
     return simplify(fused)
 
 
 def _along(place: Mapping[str, Linear]) -> dict[str, str]:
-    """For each dim of the pool the producer's dim that it walks along (the outermost of several)."""
+    """For each dim of the consumer the producer's dim that it walks along (the outermost of several)."""
     return {d: dim for dim, expr in reversed(list(place.items())) for d, _ in expr.terms}
 
 
-def _names(producer: Nest, pool: Nest, place: Mapping[str, Linear]) -> dict[str, str]:
-    """A name for each dim of the pool: that of the producer's dim; of the window, `p` and the dim without its `o`."""
-    along, taken = _along(place), set(producer.reduction_dims)
-    names = {d: _fresh(along.get(d, d), taken) for d in pool.parallel_dims}
-    for d in pool.reduction_dims:
+def _names(producer: Nest, consumer: Nest, place: Mapping[str, Linear]) -> dict[str, str]:
+    """A name for each dim of the consumer: that of the producer's dim; of a window, `p` and the dim without its `o`."""
+    along, taken = _along(place), {*producer.reduction_dims, *producer.window_dims}
+    names = {d: _fresh(along.get(d, d), taken) for d in consumer.parallel_dims}
+    for d in consumer.reduction_dims:
         names[d] = _fresh("p" + along.get(d, d).removeprefix("o"), taken)
     return names
 
 
-def _parallel(producer: Nest, pool: Nest, names: Mapping[str, str], along: Mapping[str, str]) -> Extents:
+def _parallel(producer: Nest, consumer: Nest, names: Mapping[str, str], along: Mapping[str, str]) -> Extents:
     """Pixels, window, filters (or at least the innermost dim): outermost first."""
-    filters = [d for d in pool.parallel_dims if along.get(d) in producer.filter_dims] or list(pool.parallel_dims[-1:])
-    pixels = [d for d in pool.parallel_dims if d not in filters]
-    return tuple((names[d], pool.extents[d]) for d in (*pixels, *pool.reduction_dims, *filters))
+    dims = consumer.parallel_dims
+    filters = [d for d in dims if along.get(d) in producer.filter_dims] or list(dims[-1:])
+    pixels = [d for d in dims if d not in filters]
+    window = [(names[d], n) for d, n in consumer.reduction] + [(d, producer.extents[d]) for d in producer.window_dims]
+    return (
+        *((names[d], consumer.extents[d]) for d in pixels),
+        *window,
+        *((names[d], consumer.extents[d]) for d in filters),
+    )

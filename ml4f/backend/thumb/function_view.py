@@ -252,6 +252,8 @@ class _Writer:
         for value, arg in zip(step.args, body.args, strict=True):
             self.values[value] = arg
         inits = [self.ssa(value) for value in step.inits]
+        for moved in list(old.body.block.ops):
+            moved.detach()
         self.block(body, step.body, YieldOp.create(properties={}))
         self.finish(body, step)
         label = old.label.data if old.label is not None else None
