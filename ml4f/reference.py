@@ -1,4 +1,6 @@
-"""Float references of imported models: every tensor of an ONNX graph, by onnxruntime if installed, else onnx's evaluator."""
+"""Float references of imported models: every tensor of an ONNX graph, by onnxruntime if installed, else onnx's
+evaluator.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ class Reference:
         known = {entry.name for entry in self.proto.graph.output}
         constants = {entry.name for entry in self.proto.graph.initializer}
         for node in self.proto.graph.node:
+            node.name = ""  # onnxruntime refuses two nodes of one name, which ONNX allows
             for name in node.output:
                 if name and name not in known:
                     self.proto.graph.output.append(onnx.ValueInfoProto(name=name))
@@ -34,9 +37,7 @@ class Reference:
             fed = {name: _as_type(value, types[name]) for name, value in fed.items()}
             values = self._session.run(names, fed)
         else:
-            from onnx.reference import ReferenceEvaluator
-
-            values = ReferenceEvaluator(self.proto).run(names, fed)
+            values = _evaluator(self.proto).run(names, fed)
         return {**fed, **dict(zip(names, values, strict=True))}
 
 
@@ -57,5 +58,36 @@ def _onnxruntime_session(proto: onnx.ModelProto) -> Any:
     options.intra_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001: its exception classes differ from version to version
+    except Exception:  # its exception classes differ from version to version
         return None
+
+
+def _evaluator(proto: onnx.ModelProto) -> Any:
+    """onnx's evaluator, with what it gets wrong replaced."""
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class BatchNormalization(OpRun):
+        """In inference form. Before opset 14 onnx's own normalises by the statistics of the input, as if it were
+        training.
+        """
+
+        op_domain = ""
+
+        def _run(
+            self,
+            x: np.ndarray,
+            scale: np.ndarray,
+            bias: np.ndarray,
+            mean: np.ndarray,
+            variance: np.ndarray,
+            epsilon: float | None = None,
+            **_: object,
+        ) -> tuple[np.ndarray]:
+            def along_channels(values: np.ndarray) -> np.ndarray:
+                return values.reshape(-1, *[1] * (x.ndim - 2))
+
+            factor = along_channels(scale) / np.sqrt(along_channels(variance) + (1e-5 if epsilon is None else epsilon))
+            return ((factor * (x - along_channels(mean)) + along_channels(bias)).astype(x.dtype),)
+
+    return ReferenceEvaluator(proto, new_ops=[BatchNormalization])
