@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from math import prod
 from pathlib import Path
@@ -27,15 +28,14 @@ from ml4f.backend.thumb.object_code import ObjectCode, assemble
 from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError, ValidationError
 from ml4f.frontend.importer import import_onnx
-from ml4f.machine import Machine
+from ml4f.machine import Machine, fits
 from ml4f.output import write_all
 from ml4f.passes import PASSES
-from ml4f.profile import profile
+from ml4f.profile import profile, typical_input
 from ml4f.report import LayerStats, ModelStats, report
 from ml4f.validation import validate
 
 Progress = Callable[[str], None]
-TEST_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,30 @@ class Compilation:
     code: ObjectCode
     nn_module: ModuleOp
     notes: tuple[str, ...] = ()
-    stats: ModelStats = field(init=False)
+    machine: Machine = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.machine = Machine(self.code.binary, self.name)
-        self._seeded = np.random.default_rng(TEST_SEED)
-        self.stats = self._statistics()
 
     @property
     def binary(self) -> bytes:
         """The object's bytes: the contents of the .ml4f file."""
         return self.code.binary
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Without the batch."""
+        return self.code.header.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Without the batch."""
+        return self.code.header.output_shape
+
+    @property
+    def outputs(self) -> int:
+        """The number of output values."""
+        return prod(self.output_shape)
 
     def predict(self, x: Any) -> np.ndarray:
         """The network's output, computed by the machine code in an emulator.
@@ -84,15 +97,16 @@ class Compilation:
         x: one input of the model's shape, or a batch [n, …] of them; the result has the same batching.
         """
         x = np.asarray(x, dtype=np.float32)
-        shape = self.code.header.input_shape
-        if x.shape == shape or x.size == prod(shape) and x.ndim <= len(shape):
+        shape = self.input_shape
+        is_batch = x.ndim in (2, len(shape) + 1) and fits(x.shape[1:], shape)
+        if x.shape == shape or not is_batch:
             return self.machine.run(x)
-        if x.ndim == len(shape) + 1 and x.shape[1:] == shape or x.ndim == 2 and x.shape[1] == prod(shape):
-            return np.stack([self.machine.run(row) for row in x])
-        return self.machine.run(x)
+        return np.array([self.machine.run(row) for row in x], np.float32).reshape(len(x), *self.output_shape)
 
     def ir(self, stage: str = "thumb") -> str:
-        """The IR after a stage (`nn`, `loop`, `thumb`) or after any pass of the pipeline, as text; `import`: before all."""
+        """The IR after a stage (`nn`, `loop`, `thumb`) or after any pass of the pipeline, as text; `import`: before
+        all.
+        """
         passes = self.options.pipeline()
         last = pipelines.STAGES.get(stage, stage)
         names = [spec.split("{")[0] for spec in passes]
@@ -111,11 +125,11 @@ class Compilation:
 
     def read_samples(self, path: str | Path) -> evaluations.Samples:
         """Labelled samples for `evaluate`."""
-        return evaluations.read_samples(path, self.code.header.input_shape, prod(self.code.header.output_shape))
+        return evaluations.read_samples(path, self.input_shape, self.outputs)
 
     def evaluate(self, samples: evaluations.Samples) -> evaluations.Evaluation:
         """Accuracy on labelled samples, computed by the machine code."""
-        return evaluations.evaluate(samples, self.machine.run, prod(self.code.header.output_shape))
+        return evaluations.evaluate(samples, self.machine.run, self.outputs)
 
     def files(
         self, megahertz: float = 84.0, evaluation: evaluations.Evaluation | None = None
@@ -136,23 +150,22 @@ class Compilation:
             f"{self.basename}_layerStats.json": json.dumps(layers, indent=2) + "\n",
         }
 
-    def write(self, directory: str | Path, files: Mapping[str, bytes | str]) -> list[Path]:
-        """Write files, all or none."""
-        return write_all(directory, files)
-
     def save(self, directory: str | Path) -> list[Path]:
-        """Write `.ml4f`, `.asm`, `.c`, `.h`, `.txt` and `_layerStats.json` into a folder; returns their paths."""
-        return self.write(directory, self.files())
+        """Write `.ml4f`, `.asm`, `.c`, `.h`, `.txt` and `_layerStats.json` into a folder, all or none; returns their
+        paths.
+        """
+        return write_all(directory, self.files())
 
     def save_onnx(self, path: str | Path) -> None:
         """Write the ONNX model that the input became."""
         path = Path(path)
         write_all(path.parent, {path.name: self.proto.SerializeToString()})
 
-    def _statistics(self) -> ModelStats:
+    @cached_property
+    def stats(self) -> ModelStats:
+        """Sizes in bytes, modelled cycles, and the same for each layer."""
         layout, header = self.code.layout, self.code.header
-        x = self._seeded.standard_normal(prod(header.input_shape)).astype(np.float32)
-        measured = profile(self.machine, x, layout.calls)
+        measured = profile(self.machine, typical_input(self.machine), layout.calls)
         layers = list(_layers(layout, measured.calls))
         return ModelStats(
             self.name,
@@ -162,7 +175,7 @@ class Compilation:
             self.code.code_bytes,
             self.code.weight_bytes,
             header.arena_bytes,
-            len(self.code.test_data),
+            header.object_bytes - header.test_input_offset if header.test_input_offset else 0,
             measured.total,
             sum(layer.macs for layer in layers),
             header.input_shape,
@@ -172,7 +185,17 @@ class Compilation:
         )
 
 
-_LAYER_KEYS = ("name", "opType", "inputShape", "outputShape", "cycles", "codeBytes", "weightBytes", "arenaBytes", "macs")
+_LAYER_KEYS = (
+    "name",
+    "opType",
+    "inputShape",
+    "outputShape",
+    "cycles",
+    "codeBytes",
+    "weightBytes",
+    "arenaBytes",
+    "macs",
+)
 
 
 def _layer_values(layer: LayerStats) -> tuple[object, ...]:
@@ -308,6 +331,8 @@ def compile_proto(
                 if not options.force:
                     raise
                 compilation.notes = (*notes, f"validation failed, results kept because of --force: {error}")
+        progress(f"{name}: counting cycles")
+        _ = compilation.stats
     return compilation
 
 
@@ -326,8 +351,8 @@ def nn_notes(module: ModuleOp) -> tuple[str, ...]:
 
 def _test_data(binary: bytes, name: str) -> tuple[bytes, bytes]:
     machine = Machine(binary, name)
-    x = np.random.default_rng(TEST_SEED).standard_normal(prod(machine.header.input_shape)).astype("<f4")
-    return x.tobytes(), machine.run(x).astype("<f4").tobytes()
+    x = typical_input(machine)
+    return x.astype("<f4").tobytes(), machine.run(x).astype("<f4").tobytes()
 
 
 def file_name(name: str) -> str:

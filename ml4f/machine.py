@@ -1,7 +1,8 @@
 """Runs compiled objects in Unicorn's Cortex-M4: the only way in which results, cycles and safety are ever measured.
 
 Before every run the arena, the stack and all registers hold NaN patterns; after it the callee-saved registers must be
-unchanged, the object unchanged, and the guards around arena and stack untouched. Memory beyond the guards is not mapped.
+unchanged, the object unchanged, and the guards around arena and stack untouched. Memory beyond the guards is not
+mapped.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ STACK_GUARD = 64
 GUARD = 256
 """Bytes in front of and behind the arena that must keep their pattern."""
 NAN_PATTERN = 0x7FC0_DEAD
+TIME_LIMIT = 100_000_000
+"""Microseconds of emulation, after which code is taken to be in an endless loop: 4.5 billion instructions or so."""
 CPACR = 0xE000_ED88
 FULL_FPU_ACCESS = 0xF << 20
 FPEXC_ENABLE = 1 << 30
@@ -71,14 +74,14 @@ class Machine:
 
     def checked_input(self, inputs: np.ndarray) -> np.ndarray:
         """The input as float32, or an error about its size."""
-        values = np.asarray(inputs, dtype="<f4").ravel()
-        wanted = prod(self.header.input_shape)
-        if values.size != wanted:
+        values = np.asarray(inputs, dtype="<f4")
+        wanted = self.header.input_shape
+        if not fits(values.shape, wanted):
             raise Ml4fError(
-                f"{self.name}: the input has {values.size} values, shape {list(np.shape(inputs))}; "
-                f"the model takes {wanted}, shape {list(self.header.input_shape)}"
+                f"{self.name}: the input has shape {list(values.shape)}, {values.size} values; "
+                f"the model takes shape {list(wanted)}, {prod(wanted)} values, also as a flat list"
             )
-        return values
+        return values.ravel()
 
     def prepare(self) -> None:
         """Fill the arena and the stack with the NaN pattern."""
@@ -121,12 +124,16 @@ class Machine:
         if until != STOP_ADDRESS:
             self.uc.ctl_flush_tb()  # translated blocks know nothing of a new place to stop
         try:
-            self.uc.emu_start(address | 1, until)
+            self.uc.emu_start(address | 1, until, timeout=TIME_LIMIT)
             if until != STOP_ADDRESS:
                 self.uc.ctl_flush_tb()
         except unicorn.UcError as error:
             pc = self.uc.reg_read(arm_const.UC_ARM_REG_PC)
-            raise InternalError(f"{self.name}: the machine code faults at offset {pc - OBJECT_BASE:#x}: {error}") from None
+            raise InternalError(
+                f"{self.name}: the machine code faults at offset {pc - OBJECT_BASE:#x}: {error}"
+            ) from None
+        if self.uc.reg_read(arm_const.UC_ARM_REG_PC) & ~1 != until:
+            raise InternalError(f"{self.name}: the machine code runs on and on; stopped after {TIME_LIMIT / 1e6:g} s")
 
     def check_preserved(self) -> None:
         """The callee-saved registers hold what they held at `begin`."""
@@ -139,10 +146,21 @@ class Machine:
         low = bytes(self.uc.mem_read(ARENA_BASE, GUARD))
         high = bytes(self.uc.mem_read(ARENA_BASE + end, self.arena_span - end))
         if low != self.pattern[:GUARD] or high != self.pattern[end:]:
-            raise InternalError(f"{self.name}: the machine code writes outside its arena of {self.header.arena_bytes} bytes")
+            raise InternalError(
+                f"{self.name}: the machine code writes outside its arena of {self.header.arena_bytes} bytes"
+            )
         top = bytes(self.uc.mem_read(STACK_BASE + STACK_BYTES - STACK_GUARD, STACK_GUARD))
         if top != NAN_PATTERN.to_bytes(4, "little") * (STACK_GUARD // 4):
             raise InternalError(f"{self.name}: the machine code writes above the stack pointer")
+
+
+def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether an array of `shape` is an input of shape `wanted`: the same but for extents of one, or a flat list of as
+    many values.
+    """
+    if len(shape) <= 1:
+        return prod(shape) == prod(wanted)
+    return [n for n in shape if n != 1] == [n for n in wanted if n != 1]
 
 
 def _pages(size: int) -> int:

@@ -1,13 +1,14 @@
 """Validates the real bytes in Unicorn against float references, layer by layer.
 
-Every prefix of the network: one run stops behind each layer and compares its buffer with the reference of the imported model
-(onnxruntime or onnx's evaluator; for float16 the nn level in numpy, which has the same rounded weights). Every layer alone:
-its input buffers get random values and only its code runs, compared with the nn level in numpy.
+Every prefix of the network: one run stops behind each layer and compares its buffer with the reference of the imported
+model (onnxruntime or onnx's evaluator; for float16 the nn level in numpy, which has the same rounded weights). Every
+layer alone: its input buffers get random values and only its code runs, compared with the nn level in numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -18,10 +19,10 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
 from ml4f.backend.thumb.layout import CallSite
-from ml4f.dialects.nn import SourceAttr
-from ml4f.errors import ValidationError
+from ml4f.dialects.nn import SourceAttr, shape_of
+from ml4f.errors import InternalError, ValidationError
 from ml4f.interpreters.nn import evaluate, run_nn
-from ml4f.machine import OBJECT_BASE, STOP_ADDRESS, Machine
+from ml4f.machine import OBJECT_BASE, STOP_ADDRESS
 from ml4f.reference import Reference
 
 if TYPE_CHECKING:
@@ -29,14 +30,17 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Relative to the largest magnitude of a layer's reference output."""
-SEEDS = (1, 2)
+MAX_PAIRS = 2
+CHECKED_MACS = 300_000
+"""Multiply-accumulates worth spending on pairs of inputs beyond the first."""
+OUR_BUG = "this is a bug of ml4f, please report it"
 FREE_OPS = ("nn.const", "nn.reshape", "func.return")
 """Operations that have no code of their own."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The calls of one nn operation, or of a few that were fused, and those operations with their positions in the network."""
+    """The calls of one nn operation or of a few that were fused, and those operations with their positions."""
 
     calls: tuple[CallSite, ...]
     ops: tuple[Operation, ...]
@@ -58,6 +62,17 @@ class Layer:
     def operator(self) -> str:
         """Its nn operator."""
         return "+".join(op.name.removeprefix("nn.") for op in self.ops)
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"{self.name} ({self.operator}, output {list(self.shape)})"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        counts = [call.attributes.get("macs") for call in self.calls]
+        return sum(count.value.data for count in counts if isinstance(count, IntegerAttr))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,87 +106,100 @@ def layers_of(compilation: Compilation) -> Iterator[Layer]:
 def validate(compilation: Compilation, progress: Callable[[str], None] = lambda text: None) -> None:
     """Raises ValidationError that names the first wrong layer."""
     layers = list(layers_of(compilation))
-    machine = compilation.machine
-    check_import(compilation)
-    for seed in SEEDS:
-        progress(f"{compilation.name}: validating the network")
-        check_prefixes(compilation, machine, layers, seed)
+    reference = Reference(compilation.proto)
+    work = sum(layer.macs for layer in layers)
+    progress(f"{compilation.name}: validating the network")
+    if compilation.options.float16:
+        check_import(compilation, reference)
+    for x in seeded_inputs(prod(compilation.input_shape), runs_for(work)):
+        check_prefixes(compilation, layers, reference, x)
     for index, layer in enumerate(layers):
         progress(f"{compilation.name}: validating layer {index + 1} of {len(layers)}, {layer.name}")
-        check_alone(compilation, machine, layer)
+        check_alone(compilation, layer)
 
 
-def model_input(compilation: Compilation, seed: int) -> np.ndarray:
-    """A seeded input, normally distributed."""
-    size = prod(compilation.code.header.input_shape)
-    return np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+def runs_for(macs: int) -> int:
+    """How many inputs to try: an even number, more for small networks and layers."""
+    return 2 * max(1, min(MAX_PAIRS, CHECKED_MACS // max(macs, 1)))
 
 
-def reference_output(compilation: Compilation, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Every tensor of the ONNX model."""
-    return Reference(compilation.proto).run([x.reshape(1, *compilation.code.header.input_shape)])
+def seeded_inputs(size: int, runs: int) -> Iterator[np.ndarray]:
+    """Normally distributed inputs in pairs, x and -x: what a relu hides from one of them shows with the other."""
+    for seed in range(1, runs // 2 + 1):
+        values = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+        yield values
+        yield -values
 
 
-def check_import(compilation: Compilation) -> None:
-    """The nn level (before any rounding to float16) agrees with the reference of the ONNX model."""
-    if not compilation.options.float16:
-        return  # the prefixes are compared with that reference directly
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Faults, endless loops and stray writes of the machine code are failed validations of `what`."""
+    try:
+        yield
+    except InternalError as error:
+        raise ValidationError(f"{what}: {error}; {OUR_BUG}") from None
+
+
+def check_import(compilation: Compilation, reference: Reference) -> None:
+    """The nn level before rounding to float16 agrees with the reference, as the prefixes do in float32."""
     from ml4f.compiler import run_passes
     from ml4f.frontend.importer import import_onnx
 
     module = import_onnx(compilation.proto, compilation.name)
     passes = [p for p in compilation.options.pipeline() if p.startswith("nn-") and p != "nn-round-weights"]
     run_passes(module, tuple(passes))
-    x = model_input(compilation, SEEDS[0])
-    result = np.ravel(run_nn(module, [x.reshape(compilation.code.header.input_shape)])[0])
-    tensors = reference_output(compilation, x)
-    expected = np.ravel(tensors[compilation.proto.graph.output[0].name])
-    compare(result, expected, f"{compilation.name}: the imported model")
+    for x in seeded_inputs(prod(compilation.input_shape), 2):
+        result = np.ravel(run_nn(module, [x.reshape(compilation.input_shape)])[0])
+        expected = Expectations(compilation, reference, x, rounded=False).output()
+        compare(result, expected, f"{compilation.name}: the imported model")
 
 
-def check_prefixes(compilation: Compilation, machine: Machine, layers: list[Layer], seed: int) -> None:
-    """Run the network once, stopping behind every layer."""
-    x = model_input(compilation, seed)
-    expected = Expectations(compilation, x)
+def check_prefixes(compilation: Compilation, layers: list[Layer], reference: Reference, x: np.ndarray) -> None:
+    """Run the network once, stopping behind every layer: each result is read before another layer can overwrite it."""
+    machine, name = compilation.machine, compilation.name
+    expected = Expectations(compilation, reference, x, rounded=compilation.options.float16)
     machine.prepare()
     machine.write_arena(machine.header.input_offset, x.tobytes())
-    stops = [OBJECT_BASE + layer.calls[-1].end for layer in layers]
     position = OBJECT_BASE + machine.header.entry
     machine.begin()
-    for layer, stop in zip(layers, stops, strict=True):
-        machine.resume(position, stop)
+    for layer in layers:
+        what = f"{name}: layer {layer.title}, as part of the network"
+        stop = OBJECT_BASE + layer.calls[-1].end
+        with blaming(what):
+            machine.resume(position, stop)
+            machine.check_guards()
         position = stop
         wanted = expected.of(layer)
-        if wanted is None:
-            continue
-        result = np.ravel(machine.read_floats(layer.result, layer.shape))
-        what = f"{compilation.name}: layer {layer.name} ({layer.operator}, output {list(layer.shape)}), as part of the network"
-        compare(result, wanted, what)
-    machine.resume(position, STOP_ADDRESS)
-    machine.check_preserved()
+        if wanted is not None:
+            compare(np.ravel(machine.read_floats(layer.result, layer.shape)), wanted, what)
+    with blaming(f"{name}: behind the last layer"):
+        machine.resume(position, STOP_ADDRESS)
+        machine.check_preserved()
+        machine.check_guards()
     final = np.ravel(machine.read_floats(machine.header.output_offset, machine.header.output_shape))
-    compare(final, expected.output(), f"{compilation.name}: the network's output")
+    compare(final, expected.output(), f"{name}: the network's output")
 
 
 class Expectations:
-    """What each layer should produce for one input."""
+    """What each layer should produce for one input: by the reference, or by numpy with the code's rounded weights."""
 
-    def __init__(self, compilation: Compilation, x: np.ndarray):
+    def __init__(self, compilation: Compilation, reference: Reference, x: np.ndarray, rounded: bool):
         self.tensors: dict[str, np.ndarray] = {}
         self.values: list[np.ndarray] = []
         self.name = compilation.proto.graph.output[0].name
         self.result: np.ndarray | None = None
-        if compilation.options.float16:
+        if rounded:
+
             def observe(op: Operation, value: np.ndarray) -> None:
                 if op.name not in FREE_OPS:
                     self.values.append(np.ravel(value))
 
-            shaped = x.reshape(compilation.code.header.input_shape)
-            self.result = np.ravel(run_nn(compilation.nn_module, [shaped], observe)[0])
+            self.result = np.ravel(run_nn(compilation.nn_module, [x.reshape(compilation.input_shape)], observe)[0])
         else:
-            self.tensors = reference_output(compilation, x)
+            self.tensors = reference.run([x.reshape(1, *compilation.input_shape)])
 
     def of(self, layer: Layer) -> np.ndarray | None:
+        """A layer's output in memory order; None if it is no tensor of the ONNX model."""
         if self.values:
             return self.values[layer.positions[-1]]
         source = layer.op.attributes.get("source")
@@ -183,7 +211,7 @@ class Expectations:
         tensor = tensor.transpose(order) if tensor.ndim == len(order) else tensor
         kept = layer.op.attributes.get("channels")
         if isinstance(kept, DenseArrayBase):
-            tensor = tensor.reshape(-1, tensor.shape[-1])[:, np.array(kept.get_values())]
+            tensor = np.take(tensor, kept.get_values(), axis=-1)
         return np.ravel(tensor) if tensor.size == prod(layer.shape) else None
 
     def output(self) -> np.ndarray:
@@ -191,27 +219,33 @@ class Expectations:
         return self.result if self.result is not None else np.ravel(self.tensors[self.name])
 
 
-def check_alone(compilation: Compilation, machine: Machine, layer: Layer) -> None:
+def check_alone(compilation: Compilation, layer: Layer) -> None:
     """Run one layer's code on random values in its input buffers."""
-    rng = np.random.default_rng(SEEDS[0])
     lists = [_integers(call.attributes.get("operands", ArrayAttr([]))) for call in layer.calls]
     places = list(dict.fromkeys(place for places in lists for place in places))
-    values: dict[SSAValue, np.ndarray] = {}
-    by_place: dict[int, np.ndarray] = {}
+    inputs = layer_inputs(layer)
+    sizes = [prod(shape_of(value)) for value in inputs]
+    what = f"{compilation.name}: layer {layer.title}, alone"
+    for x in seeded_inputs(sum(sizes), runs_for(layer.macs)):
+        x = np.abs(x) if _is_nonnegative(layer) else x
+        arrays = np.split(x, np.cumsum(sizes)[:-1]) if inputs else []
+        with blaming(what):
+            result = run_alone(compilation, layer, dict(zip(places, arrays, strict=False)))
+        values = {value: array.reshape(shape_of(value)) for value, array in zip(inputs, arrays, strict=True)}
+        compare(result, np.ravel(evaluate_value(layer.op.results[0], values)), what)
+
+
+def run_alone(compilation: Compilation, layer: Layer, inputs: Mapping[int, np.ndarray]) -> np.ndarray:
+    """The result of a layer's code. inputs: by their offset in the arena."""
+    machine = compilation.machine
     machine.prepare()
-    for value in layer_inputs(layer):
-        place = places[len(by_place)]
-        array = rng.standard_normal(value.type.get_shape()).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue]
-        values[value] = by_place[place] = np.abs(array) if _is_nonnegative(layer) else array
-    start, end = OBJECT_BASE + layer.calls[0].start, OBJECT_BASE + layer.calls[-1].end
     machine.begin()
     machine.resume(OBJECT_BASE + machine.header.entry, OBJECT_BASE + compilation.code.layout.calls[0].start)
-    for place, array in by_place.items():
-        machine.write_arena(place, array.tobytes())
-    machine.resume(start, end)
-    result = np.ravel(machine.read_floats(layer.result, layer.shape))
-    wanted = np.ravel(evaluate_value(layer.op.results[0], values))
-    compare(result, wanted, f"{compilation.name}: layer {layer.name} ({layer.operator}, output {list(layer.shape)}) alone")
+    for place, values in inputs.items():
+        machine.write_arena(place, values.tobytes())
+    machine.resume(OBJECT_BASE + layer.calls[0].start, OBJECT_BASE + layer.calls[-1].end)
+    machine.check_guards()
+    return np.ravel(machine.read_floats(layer.result, layer.shape))
 
 
 def _is_nonnegative(layer: Layer) -> bool:
@@ -226,7 +260,7 @@ def layer_inputs(layer: Layer) -> list[SSAValue]:
         for operand in op.operands:
             root = stored_value(operand)
             owner = root.owner
-            if not isinstance(owner, Operation) or owner.name != "nn.const" and owner not in layer.ops:
+            if not isinstance(owner, Operation) or (owner.name != "nn.const" and owner not in layer.ops):
                 found[root] = None
     return list(found)
 
@@ -256,7 +290,6 @@ def compare(result: np.ndarray, expected: np.ndarray, what: str) -> None:
     if wrong.any():
         worst = int(np.argmax(np.where(wrong, np.nan_to_num(np.abs(result - expected), nan=np.inf), -1)))
         raise ValidationError(
-            f"{what}: element {worst} of {result.size} is {result[worst]:.8g}, the reference says {expected[worst]:.8g} "
-            f"({int(wrong.sum())} elements off by more than {TOLERANCE:g} of {scale:.4g}); this is a bug of ml4f, please report it"
+            f"{what}: element {worst} of {result.size} is {result[worst]:.8g}, the reference says {expected[worst]:.8g}"
+            f" ({int(wrong.sum())} elements off by more than {TOLERANCE:g} of {scale:.4g}); {OUR_BUG}"
         )
-

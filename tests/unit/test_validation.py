@@ -1,0 +1,161 @@
+"""Validation finds code that is wrong, names the layer, and can be seen to fail for every kind of fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import ml4f.compiler
+from ml4f.backend.thumb.object_code import ObjectCode, assemble
+from ml4f.compiler import Options, compile_proto
+from ml4f.errors import ValidationError
+from ml4f.samples import sample_model
+from ml4f.validation import runs_for, seeded_inputs
+
+Damage = Callable[[bytearray, ObjectCode], None]
+
+BX_LR = b"\x70\x47"
+BRANCH_TO_ITSELF = b"\xfe\xe7"
+UNDEFINED = b"\xff\xde"
+VADD_F32 = 0xEE30_0A00
+VADD_MASK = 0xFFB0_0F50
+VSUB_BIT = 0x40
+
+
+@pytest.fixture
+def compile_damaged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Compiles a sample, with bytes of the object changed before it is validated."""
+
+    def run(name: str, damage: Damage, **options: bool) -> None:
+        def damaged(*arguments: object) -> ObjectCode:
+            code = assemble(*arguments)  # pyright: ignore[reportArgumentType]
+            data = bytearray(code.binary)
+            damage(data, code)
+            assert bytes(data) != code.binary
+            return ObjectCode(code.layout, code.header, bytes(data), code.test_data)
+
+        monkeypatch.setattr(ml4f.compiler, "assemble", damaged)
+        compile_proto(sample_model(name), name, Options(**options))
+
+    return run
+
+
+def call_of(code: ObjectCode, layer: str) -> tuple[int, int]:
+    """The offsets in the object of the call (or the inlined kernel) of a layer, and the end."""
+    for site in code.layout.calls:
+        if layer in str(site.attributes.get("layers")):
+            function = code.layout.functions.get(site.callee)
+            return function if function is not None else (site.start, site.end)
+    raise AssertionError(layer)
+
+
+def negate_an_addition(layer: str) -> Damage:
+    """Turn the first addition of a layer into a subtraction."""
+
+    def damage(data: bytearray, code: ObjectCode) -> None:
+        start, end = call_of(code, layer)
+        for at in range(start, end - 2, 2):
+            word = int.from_bytes(data[at : at + 2], "little") << 16 | int.from_bytes(data[at + 2 : at + 4], "little")
+            if word & VADD_MASK == VADD_F32:
+                data[at + 2 : at + 4] = (word & 0xFFFF | VSUB_BIT).to_bytes(2, "little")
+                return
+        raise AssertionError("no addition")
+
+    return damage
+
+
+def overwrite(layer: str, instruction: bytes) -> Damage:
+    """Put an instruction at the beginning of a layer's code."""
+
+    def damage(data: bytearray, code: ObjectCode) -> None:
+        start, _ = call_of(code, layer)
+        data[start : start + len(instruction)] = instruction
+
+    return damage
+
+
+@pytest.mark.parametrize("float16", [False, True])
+@pytest.mark.parametrize(
+    ("sample", "layer"), [("oneD2", "conv1d_1"), ("dspDense", "dense_2"), ("batch1", "batch_normalization_1")]
+)
+def test_a_wrong_instruction_is_found_in_its_layer(
+    sample: str, layer: str, float16: bool, compile_damaged: Callable[..., None]
+) -> None:
+    with pytest.raises(ValidationError, match=rf"^{sample}: layer \S*{layer}.*the reference says"):
+        compile_damaged(sample, negate_an_addition(layer), float16=float16)
+
+
+def test_a_wrong_weight_is_found(compile_damaged: Callable[..., None]) -> None:
+    """Weights and biases of the layer, one at a time."""
+    for index in range(0, 31 * 5, 14):
+
+        def damage(data: bytearray, code: ObjectCode, index: int = index) -> None:
+            at = code.header.weights_offset + 4 * index
+            value = np.frombuffer(data[at : at + 4], "<f4")[0]
+            data[at : at + 4] = np.float32(value + 0.05).tobytes()
+
+        with pytest.raises(ValidationError, match=r"^dense: layer dense_1"):
+            compile_damaged("dense", damage)
+
+
+def test_code_that_faults_is_blamed_on_its_layer(compile_damaged: Callable[..., None]) -> None:
+    with pytest.raises(ValidationError, match=r"layer dense_2.*faults"):
+        compile_damaged("dspDense", overwrite("dense_2", UNDEFINED))
+
+
+def test_endless_loops_end(compile_damaged: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ml4f.machine.TIME_LIMIT", 200_000)
+    with pytest.raises(ValidationError, match=r"layer dense_2.*runs on and on"):
+        compile_damaged("dspDense", overwrite("dense_2", BRANCH_TO_ITSELF))
+
+
+def test_an_arena_that_is_stated_too_small_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ml4f.machine import Machine
+
+    original = Machine.check_guards
+
+    def narrower(self: Machine) -> None:
+        object.__setattr__(self.header, "arena_bytes", self.header.arena_bytes - 4)
+        try:
+            original(self)
+        finally:
+            object.__setattr__(self.header, "arena_bytes", self.header.arena_bytes + 4)
+
+    monkeypatch.setattr(Machine, "check_guards", narrower)
+    with pytest.raises(ValidationError, match="writes outside its arena"):
+        compile_proto(sample_model("batch1"), "batch1")
+
+
+def test_a_wrong_pass_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activations lost: every layer is as its nn operation says, but the network is not the model."""
+    from ml4f.passes import nn_fuse_activation
+
+    original = nn_fuse_activation.NnFuseActivationPass.apply
+
+    def wrong(self: object, context: object, module: object) -> None:
+        original(self, context, module)  # pyright: ignore[reportArgumentType]
+        for op in module.walk():  # pyright: ignore[reportAttributeAccessIssue]
+            if op.name == "nn.dense":
+                op.act = None
+
+    monkeypatch.setattr(nn_fuse_activation.NnFuseActivationPass, "apply", wrong)
+    for float16 in (False, True):
+        with pytest.raises(ValidationError, match=r"createAI: .*the reference says"):
+            compile_proto(sample_model("createAI"), "createAI", Options(float16=float16))
+
+
+def test_inputs_come_in_pairs() -> None:
+    pairs = list(seeded_inputs(5, 4))
+    np.testing.assert_array_equal(pairs[0], -pairs[1])
+    np.testing.assert_array_equal(pairs[2], -pairs[3])
+    assert not np.array_equal(pairs[0], pairs[2])
+    assert runs_for(10**9) == 2 and runs_for(0) >= 4
+
+
+def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnx's own evaluator is the reference then, with its batch normalisation put right."""
+    monkeypatch.setattr("ml4f.reference._onnxruntime_session", lambda proto: None)
+    for name in ("batch1", "singleDimBatchNorm", "noDsp", "avgPool"):
+        compile_proto(sample_model(name), name)
