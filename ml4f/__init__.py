@@ -1,9 +1,11 @@
-"""ml4f: compiles trained neural networks to Arm Thumb-2 machine code.
+"""Compiles trained neural networks to Arm Thumb-2 machine code.
 
     import ml4f
     model = ml4f.compile("my-model.h5")
     print(model.stats.cycles, model.predict(x))
     model.save("built")
+
+See docs/library.md.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def compile(source: str | Path | bytes | Any, *, name: str | None = None, **options: Any) -> Compilation:  # noqa: A001
+def compile(source: str | Path | bytes | Any, *, name: str | None = None, **options: Any) -> Compilation:
     """Compile a model: a path (.h5, .keras, .onnx, TF.js), the bytes of a file, or an onnx.ModelProto.
 
-    options: the fields of `ml4f.compiler.Options` (float16, optimize, validate, test_data, …). Returns a `Compilation` with
-    `.predict(x)`, `.binary`, `.stats`, `.ir(stage)`, `.assembly()`, `.evaluate(samples)`, `.save(directory)`.
+    options: the fields of `ml4f.compiler.Options` (float16, optimize, validate, test_data, …). Returns a `Compilation`
+    with `.predict(x)`, `.binary`, `.stats`, `.ir(stage)`, `.assembly()`, `.evaluate(samples)`, `.save(directory)`.
     Raises `ml4f.errors.Ml4fError` (bad or unsupported model) or its subclasses; a bug of ours is an InternalError.
     """
     from ml4f.compiler import Options, compile_model

@@ -1,125 +1,190 @@
-"""The command line `ml4f`: compile, eval, run, self-test. Results on standard output, everything else on standard error."""
+"""The command line `ml4f`: compile, eval, run, self-test. Results on standard output, everything else on standard
+error.
+
+Imports what a command needs only when it runs, so that help and mistakes are told at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ml4f import __version__
 from ml4f.errors import InternalError, Ml4fError, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ml4f.evaluation import Evaluation
+    from ml4f.machine import Machine
+
 COMMANDS = ("compile", "eval", "run", "self-test")
 DEFAULT_MEGAHERTZ = 84.0
+HELP_WIDTH = 100
+
+DESCRIPTION = """\
+Compiles trained neural networks to machine code for Arm Cortex-M4F, M7 and M33 microcontrollers.
+
+  ml4f model.h5                          compile; the results are in built/
+  ml4f model.h5 --eval test.json         the same, and the accuracy of the machine code
+  ml4f compile --help                    all options of the compiler
+  ml4f eval built/model.ml4f test.json   accuracy of an object that is compiled already
+  ml4f run built/model.ml4f input.json   its output for one input
+  ml4f self-test                         compile and validate the built-in sample networks
+"""
+EXIT_CODES = "exit codes: 0 fine, 1 the model or the input is at fault, 2 wrong usage, 70 a bug of ml4f"
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions; wide enough for one line an option."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=HELP_WIDTH)
 
 
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of leaving."""
 
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, formatter_class=Formatter, **options)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
 
 
-def _positive(text: str) -> float:
-    value = float(text)
+def _megahertz(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no frequency in MHz")
+        raise argparse.ArgumentTypeError(f"{text!r} is no clock frequency in MHz")
     return value
 
 
 def build_parser() -> Parser:
     """All commands and options."""
-    parser = Parser("ml4f", description="Compiles small neural networks to Arm Cortex-M machine code.")
+    parser = Parser("ml4f", description=DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"ml4f {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    _compile_parser(commands.add_parser("compile", help="compile a model (the default: `ml4f MODEL`)"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _compile_parser(
+        commands.add_parser("compile", help="compile a model; `ml4f MODEL` is short for it", epilog=EXIT_CODES)
+    )
     evaluation = commands.add_parser("eval", help="accuracy, size and cycles of a compiled object on labelled samples")
     evaluation.add_argument("object", metavar="OBJECT", help="a .ml4f file")
-    evaluation.add_argument("file", metavar="FILE", help='{"x": …, "y": …} as JSON, or .npz')
-    evaluation.add_argument("--mhz", type=_positive, default=DEFAULT_MEGAHERTZ, help="clock for times (default 84)")
+    evaluation.add_argument("file", metavar="FILE", help='labelled samples: {"x": ..., "y": ...} as JSON, or .npz')
+    _clock(evaluation)
     evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
-    run = commands.add_parser("run", help="run a compiled object on one input and print its output")
+    run = commands.add_parser("run", help="the output of a compiled object for one input")
     run.add_argument("object", metavar="OBJECT", help="a .ml4f file")
-    run.add_argument("input", metavar="INPUT", help="JSON list(s) of numbers, .npy, or .npz with x; - reads JSON from stdin")
+    run.add_argument("input", metavar="INPUT", help="JSON numbers (- for standard input), .npy, or .npz with x")
     run.add_argument("--hex", action="store_true", help="print the bit patterns of the float32 outputs")
     run.add_argument("--json", action="store_true", help="print a JSON list")
-    test = commands.add_parser("self-test", help="compile and validate the sample networks, float32 and float16")
+    test = commands.add_parser("self-test", help="compile and validate the built-in samples, float32 and float16")
     test.add_argument("--only", metavar="NAME", action="append", help="only this sample (may be repeated)")
+    for command in (evaluation, run, test):
+        command.add_argument("--debug", action="store_true", help="show where in ml4f a bug is")
     return parser
 
 
+def _clock(parser: argparse.ArgumentParser) -> None:
+    default = DEFAULT_MEGAHERTZ
+    parser.add_argument(
+        "--mhz",
+        metavar="N",
+        type=_megahertz,
+        default=default,
+        help=f"clock that times are given for (default {default:g})",
+    )
+
+
 def _compile_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", nargs="?", help=".h5, .keras, .onnx, TF.js model.json or folder")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=".h5, .keras, .onnx, TF.js model.json or its folder")
     parser.add_argument("--output", metavar="DIR", default="built", help="folder for the results (default: built)")
     parser.add_argument("--basename", metavar="NAME", help="name of the results (default: the model's)")
     parser.add_argument("--float16", action="store_true", help="store the weights as float16: half the flash")
-    parser.add_argument("--no-validate", action="store_true", help="do not run the code against the reference")
-    parser.add_argument("--no-optimize", action="store_true", help="the shortest pipeline that works")
-    parser.add_argument("--test-data", action="store_true", help="embed a test input and its output in the object")
-    parser.add_argument("--eval", metavar="FILE", help='labelled samples: {"x": …, "y": …} as JSON, or .npz')
-    parser.add_argument("--mhz", type=_positive, default=DEFAULT_MEGAHERTZ, help="clock for times (default 84)")
-    parser.add_argument("--debug", action="store_true", help="check every pass by running, and show tracebacks")
+    parser.add_argument("--eval", metavar="FILE", help='labelled samples: {"x": ..., "y": ...} as JSON, or .npz')
+    _clock(parser)
+    parser.add_argument(
+        "--no-validate", action="store_true", help="do not compare the code with the model, layer by layer"
+    )
     parser.add_argument("--force", action="store_true", help="write the results even if validation fails")
+    parser.add_argument("--no-optimize", action="store_true", help="the shortest pipeline that works")
+    parser.add_argument("--test-data", action="store_true", help="put a test input and its output into the object")
     parser.add_argument("--sample-model", metavar="NAME", help="compile a built-in sample instead of a file")
     parser.add_argument("--save-onnx", metavar="FILE", help="keep the ONNX model that the input became")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--debug", action="store_true", help="check every pass by running, and show where a bug is")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code: 0 fine, 1 the model's or input's fault, 2 wrong usage, 70 a bug of ours."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version"):
+    if not words:
+        build_parser().print_help(sys.stderr)
+        return UsageError.exit_code
+    if words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version"):
         words.insert(0, "compile")
-    debug = "--debug" in words
     try:
         options = build_parser().parse_args(words)
-        handlers: dict[str, Callable[[argparse.Namespace], None]] = {
-            "compile": compile_command,
-            "eval": eval_command,
-            "run": run_command,
-            "self-test": self_test_command,
-        }
-        handlers[options.command](options)
-    except Ml4fError as error:
-        if debug and isinstance(error, InternalError):
+        HANDLERS[options.command](options)
+        sys.stdout.flush()
+    except Exception as error:  # the last line of defence: a bug of ours, said in one line
+        if "--debug" in words and _exit_code(error) == InternalError.exit_code:
             raise
-        label = "internal error: " if isinstance(error, InternalError) else ""
-        print(f"ml4f: {label}{error}", file=sys.stderr)
-        return error.exit_code
+        return _report(error)
     except KeyboardInterrupt:
-        print("ml4f: interrupted", file=sys.stderr)
+        _say("interrupted; nothing was written")
         return Ml4fError.exit_code
-    except MemoryError:
-        print("ml4f: not enough memory for this model", file=sys.stderr)
-        return Ml4fError.exit_code
-    except BrokenPipeError:
-        return 0
-    except Exception as error:  # noqa: BLE001: the last line of defence: a bug of ours, said in one line
-        if debug:
-            raise
-        print(f"ml4f: internal error: {type(error).__name__}: {error} (please report; --debug shows more)", file=sys.stderr)
-        return InternalError.exit_code
     return 0
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, Ml4fError):
+        return error.exit_code
+    return Ml4fError.exit_code if isinstance(error, MemoryError | OSError) else InternalError.exit_code
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong; returns the exit code."""
+    code = _exit_code(error)
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as in `ml4f run … | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, Ml4fError):
+        _say(f"internal error: {error}" if code == InternalError.exit_code else str(error))
+    elif isinstance(error, MemoryError):
+        _say("not enough memory for this model")
+    elif isinstance(error, OSError):
+        _say(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    else:
+        _say(f"internal error: {type(error).__name__}: {error} (please report it; --debug shows more)")
+    return code
+
+
+def _say(text: str) -> None:
+    print(f"ml4f: {text}", file=sys.stderr)
 
 
 def _progress(text: str) -> None:
     """One changing line on a terminal; nothing elsewhere."""
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="" if text else "\r", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def compile_command(options: argparse.Namespace) -> None:
     """`ml4f compile`."""
-    from ml4f.compiler import Options, compile_model
-    from ml4f.samples import sample_model
-
     if (options.model is None) == (options.sample_model is None):
-        raise UsageError("give one model file, or --sample-model NAME")
+        raise UsageError("give one model file, or --sample-model NAME; ml4f --help tells more")
+    from ml4f.compiler import Options, compile_model
+    from ml4f.output import check_directory, write_all
+    from ml4f.report import summary
+
     settings = Options(
         float16=options.float16,
         optimize=not options.no_optimize,
@@ -128,40 +193,64 @@ def compile_command(options: argparse.Namespace) -> None:
         check_passes=options.debug,
         force=options.force,
     )
-    source = sample_model(options.sample_model) if options.sample_model else options.model
+    check_directory(options.output)
+    sample_file = None
+    if options.eval:
+        from ml4f.evaluation import SampleFile
+
+        sample_file = SampleFile.read(options.eval)
+    source = options.model
+    if options.sample_model:
+        from ml4f.samples import sample_model
+
+        source = sample_model(options.sample_model)
     try:
         compilation = compile_model(
-            source, settings, name=options.sample_model or None, basename=options.basename, progress=_progress
+            source, settings, name=options.sample_model, basename=options.basename, progress=_progress
         )
+        evaluation = None
+        if sample_file is not None:
+            _progress(f"{compilation.name}: evaluating")
+            evaluation = compilation.evaluate(sample_file.samples(compilation.input_shape, compilation.outputs))
     finally:
         _progress("")
-    samples = compilation.read_samples(options.eval) if options.eval else None
-    evaluation = compilation.evaluate(samples) if samples is not None else None
-    files: dict[str, bytes | str] = compilation.files(options.mhz, evaluation)
-    compilation.write(options.output, files)
-    if options.save_onnx:
-        compilation.save_onnx(options.save_onnx)
+    elsewhere = {Path(options.save_onnx): compilation.proto.SerializeToString()} if options.save_onnx else {}
+    write_all(options.output, compilation.files(options.mhz, evaluation), elsewhere)
     for note in compilation.notes:
-        print(f"ml4f: note: {note}", file=sys.stderr)
+        _say(f"note: {note}")
     if options.json:
-        result = compilation.stats.as_dict()
-        if evaluation is not None:
-            result["accuracy"] = evaluation.accuracy
-            result["confusion"] = evaluation.confusion.tolist()
-        print(json.dumps(result, indent=2))
+        _print_json({**compilation.stats.as_dict(), **_as_dict(evaluation)})
         return
     if evaluation is not None:
         print(evaluation.text())
-    from ml4f.report import summary
-
     print(summary(compilation.stats, options.mhz))
 
 
-def _read_object(path: str) -> bytes:
+def _as_dict(evaluation: Evaluation | None) -> dict[str, Any]:
+    return {} if evaluation is None else evaluation.as_dict()
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _load(path: str) -> Machine:
+    """The object of a file, in an emulated microcontroller."""
+    from ml4f.machine import Machine
+
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise Ml4fError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return Machine(data, path)
+
+
+def _run(machine: Machine, inputs: np.ndarray) -> np.ndarray:
+    """The output for one input. What goes wrong in a file that somebody gave us is the file's fault."""
+    try:
+        return machine.run(inputs)
+    except InternalError as error:
+        raise Ml4fError(f"{error}; the object is damaged, or not of this compiler") from None
 
 
 def eval_command(options: argparse.Namespace) -> None:
@@ -169,25 +258,27 @@ def eval_command(options: argparse.Namespace) -> None:
     from math import prod
 
     from ml4f.evaluation import evaluate, read_samples
-    from ml4f.machine import Machine
-    from ml4f.profile import profile
+    from ml4f.profile import profile, typical_input
     from ml4f.report import cycles_line, size_line
 
-    machine = Machine(_read_object(options.object), options.object)
+    machine = _load(options.object)
     header = machine.header
     outputs = prod(header.output_shape)
     samples = read_samples(options.file, header.input_shape, outputs)
-    evaluation = evaluate(samples, machine.run, outputs)
-    cycles = profile(machine, samples.x[0]).total
-    if options.json:
-        print(
-            json.dumps(
-                {"accuracy": evaluation.accuracy, "confusion": evaluation.confusion.tolist(), "cycles": cycles}, indent=2
-            )
-        )
-        return
+    evaluation = evaluate(samples, lambda x: _run(machine, x), outputs)
+    cycles = profile(machine, typical_input(machine)).total
     code = header.weights_offset - header.header_bytes
-    test = 4 * (prod(header.input_shape) + outputs) if header.test_input_offset else 0
+    test = header.object_bytes - header.test_input_offset if header.test_input_offset else 0
+    if options.json:
+        sizes = {
+            "total_bytes": header.object_bytes,
+            "code_bytes": code,
+            "arena_bytes": header.arena_bytes,
+            "test_bytes": test,
+            "cycles": cycles,
+        }
+        _print_json({**sizes, **evaluation.as_dict()})
+        return
     print(evaluation.text())
     print(size_line(header.object_bytes - test, code, header.arena_bytes, test))
     print(cycles_line(cycles, options.mhz))
@@ -195,35 +286,35 @@ def eval_command(options: argparse.Namespace) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """`ml4f run OBJECT INPUT`."""
-    from ml4f.machine import Machine
+    import numpy as np
 
-    machine = Machine(_read_object(options.object), options.object)
-    output = machine.run(read_input(options.input))
-    flat = np.ravel(output)
+    machine = _load(options.object)
+    output = np.ravel(_run(machine, read_input(options.input)))
     if options.json:
-        print(json.dumps([float(value) if np.isfinite(value) else str(value) for value in flat]))
+        print(json.dumps([float(value) if np.isfinite(value) else str(value) for value in output]))
     elif options.hex:
-        print("\n".join(f"{bits:08x}" for bits in flat.view(np.uint32)))
+        print("\n".join(f"{bits:08x}" for bits in output.view(np.uint32)))
     else:
-        print("\n".join(f"{value!r}" if np.isfinite(value) else str(value) for value in map(float, flat)))
+        print("\n".join(str(value) for value in output))
 
 
 def read_input(source: str) -> np.ndarray:
     """One input: JSON numbers (nested as you like), .npy, .npz with `x`, or - for JSON on standard input."""
+    import numpy as np
+
     try:
-        if source == "-":
-            return np.asarray(json.load(sys.stdin), dtype=np.float32)
         path = Path(source)
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as data:
-                return np.asarray(data["x"], dtype=np.float32)
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        return np.asarray(loaded["x"] if isinstance(loaded, dict) else loaded, dtype=np.float32)
+        if source == "-":
+            loaded: Any = json.load(sys.stdin)
+        elif path.suffix in (".npy", ".npz"):
+            loaded = np.load(path, allow_pickle=False)
+        else:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+        is_named = isinstance(loaded, dict) or path.suffix == ".npz"
+        return np.asarray(loaded["x"] if is_named else loaded, dtype=np.float32)
     except OSError as error:
         raise Ml4fError(f"{source}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # noqa: BLE001: whatever a hostile file makes the parsers raise
+    except (Exception, RecursionError) as error:  # whatever a hostile file makes the parsers raise
         raise Ml4fError(f"{source}: not an input: {error}; wanted: JSON numbers, .npy, or .npz with x") from None
 
 
@@ -233,8 +324,15 @@ def self_test_command(options: argparse.Namespace) -> None:
 
     failed = self_test(options.only, _progress)
     if failed:
-        raise Ml4fError(f"self-test: {failed} of the sample compilations failed")
+        raise InternalError(f"self-test: {failed} of the sample compilations failed")
 
+
+HANDLERS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "compile": compile_command,
+    "eval": eval_command,
+    "run": run_command,
+    "self-test": self_test_command,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,70 +7,117 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from ml4f.errors import Ml4fError
+from ml4f.machine import fits
 
 MAX_FILE_BYTES = 1 << 30
+THRESHOLD = 0.5
+"""A network with a single output, or with independent labels, says yes above it."""
+SUM_TOLERANCE = 1e-3
+"""By how much the probabilities of a soft label may miss one."""
+
+Task = Literal["classes", "labels", "values"]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """`x`: [n, elements] float32; `y`: [n] class numbers, or [n, outputs] wanted values."""
+    """`x`: [n, elements] float32. `y`: for classes [n] class numbers; else [n, outputs] zeros and ones (labels) or
+    values.
+    """
 
     x: np.ndarray
     y: np.ndarray
-
-    @property
-    def is_classification(self) -> bool:
-        """Whether the labels are classes."""
-        return self.y.ndim == 1
+    task: Task
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`confusion[predicted, true]` counts; for regression `mean_absolute_error` instead."""
+    """What the machine code made of the samples.
+
+    classes: `accuracy` is the share of samples whose largest output is at the label, `confusion[predicted, true]`
+    counts. labels (several may hold at once): `accuracy` is the share of right yes/no answers, `exact` that of samples
+    with all of them right. values (regression): `mean_absolute_error` and `root_mean_square_error` over all outputs.
+    """
 
     samples: int
-    correct: int
-    confusion: np.ndarray
+    task: Task
+    accuracy: float | None = None
+    confusion: np.ndarray | None = None
+    exact: float | None = None
     mean_absolute_error: float | None = None
-
-    @property
-    def accuracy(self) -> float:
-        """The share of samples whose largest output is at the label."""
-        return self.correct / self.samples if self.samples else 0.0
+    root_mean_square_error: float | None = None
 
     def text(self) -> str:
-        """`Accuracy: 0.9560` and the matrix, rows predicted, columns true."""
-        if self.mean_absolute_error is not None:
-            return f"Mean absolute error: {self.mean_absolute_error:.6g}"
-        rows = ["".join(f"{count:5d}" for count in row) for row in self.confusion]
-        return "\n".join([f"Accuracy: {self.accuracy:.4f}", *rows])
+        """`Accuracy: 0.9560` and the matrix, rows predicted, columns true; other tasks have lines of their own."""
+        if self.confusion is not None:
+            rows = ["".join(f"{count:5d}" for count in row) for row in self.confusion]
+            return "\n".join([f"Accuracy: {self.accuracy:.4f}", *rows])
+        if self.exact is not None:
+            return f"Accuracy: {self.accuracy:.4f}\nExact matches: {self.exact:.4f}"
+        return (
+            f"Mean absolute error: {self.mean_absolute_error:.6g}\n"
+            f"Root mean square error: {self.root_mean_square_error:.6g}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the fields that apply."""
+        fields = {
+            "samples": self.samples,
+            "task": self.task,
+            "accuracy": self.accuracy,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "exactMatches": self.exact,
+            "meanAbsoluteError": self.mean_absolute_error,
+            "rootMeanSquareError": self.root_mean_square_error,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """The arrays of a file, as they are."""
+
+    path: Path
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def read(cls, path: str | Path) -> SampleFile:
+        """`{"x": [...], "y": [...]}` JSON, or an .npz with x and y. Raises Ml4fError."""
+        path = Path(path)
+        return cls(path, *_read_arrays(path))
+
+    def samples(self, input_shape: tuple[int, ...], outputs: int) -> Samples:
+        """The samples for a model; Ml4fError says what does not fit it, with both shapes.
+
+        x: one input a row, of the model's shape or flat. y: a class number a row, or as many values a row as the model
+        has outputs: one-hot or probabilities (classes), zeros and ones (independent labels), or anything else (values).
+        A single output whose values are all zero or one is one of two classes, above or below 0.5.
+        """
+        path, x, y = self.path, self.x, self.y
+        if x.ndim == 0 or x.size == 0:
+            raise Ml4fError(f"{path}: x holds no samples")
+        if not fits(x.shape[1:], input_shape):
+            raise Ml4fError(
+                f"{path}: x has shape {list(x.shape)}, but the model takes {[len(x), *input_shape]}: "
+                f"{len(x)} samples of shape {list(input_shape)}, or flat ones of {prod(input_shape)} values"
+            )
+        if y.ndim == 0 or len(y) != len(x):
+            raise Ml4fError(f"{path}: {len(x)} samples in x of shape {list(x.shape)}, but y has shape {list(y.shape)}")
+        for name, values in (("x", x), ("y", y)):
+            if not np.isfinite(values).all():
+                raise Ml4fError(f"{path}: {name} contains NaN or infinite values")
+        labels, task = _labels(path, y, outputs)
+        return Samples(x.reshape(len(x), -1).astype(np.float32), labels, task)
 
 
 def read_samples(path: str | Path, input_shape: tuple[int, ...], outputs: int) -> Samples:
-    """Samples from `{"x": [...], "y": [...]}` JSON or an .npz with x and y; Ml4fError says what does not fit the model.
-
-    y: a class number or a one-hot row a sample for networks with several outputs; otherwise the wanted values.
-    """
-    path = Path(path)
-    x, y = _read_arrays(path)
-    elements = prod(input_shape)
-    if x.ndim == 0 or x.size == 0:
-        raise Ml4fError(f"{path}: x holds no samples")
-    count = len(x)
-    if x.size != count * elements or (x.ndim > 2 and x.shape[1:] != input_shape and x.size != count * elements):
-        raise Ml4fError(
-            f"{path}: x has shape {list(x.shape)}; the model takes [n, {', '.join(map(str, input_shape))}], "
-            f"{elements} values a sample"
-        )
-    if not np.isfinite(x).all():
-        raise Ml4fError(f"{path}: x contains NaN or infinite values")
-    if len(np.atleast_1d(y)) != count:
-        raise Ml4fError(f"{path}: {count} samples in x, but {len(np.atleast_1d(y))} labels in y")
-    return Samples(x.reshape(count, elements).astype(np.float32), _labels(path, y.reshape(count, -1), outputs))
+    """The samples of a file for a model: `SampleFile.read(path).samples(input_shape, outputs)`."""
+    return SampleFile.read(path).samples(input_shape, outputs)
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -79,46 +126,65 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise Ml4fError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as data:
-                entries = {key: data[key] for key in ("x", "y") if key in data}
+                entries = {key: np.asarray(data[key], dtype=np.float64) for key in ("x", "y") if key in data}
         else:
             loaded = json.loads(path.read_text(encoding="utf-8"))
             entries = {key: np.asarray(loaded[key], dtype=np.float64) for key in ("x", "y") if key in loaded}
         missing = [key for key in ("x", "y") if key not in entries]
         if missing:
             raise Ml4fError(f"{path}: has no {' and no '.join(missing)}; wanted: x, the inputs, and y, the labels")
-        return np.asarray(entries["x"], dtype=np.float64), np.asarray(entries["y"], dtype=np.float64)
+        return entries["x"], entries["y"]
     except Ml4fError:
         raise
     except OSError as error:
         raise Ml4fError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise Ml4fError(f"{path}: too large for this machine's memory") from None
     except RecursionError:
         raise Ml4fError(f"{path}: nested too deeply") from None
-    except Exception as error:  # noqa: BLE001: whatever a hostile file makes the parsers raise
+    except Exception as error:  # whatever a hostile file makes the parsers raise
         raise Ml4fError(f'{path}: not {{"x": …, "y": …}} JSON or .npz with equally long rows: {error}') from None
 
 
-def _labels(path: Path, y: np.ndarray, outputs: int) -> np.ndarray:
-    if outputs == 1:
-        return y
+def _labels(path: Path, y: np.ndarray, outputs: int) -> tuple[np.ndarray, Task]:
+    """The labels and what they mean."""
+    shape = list(y.shape)
+    y = y.reshape(len(y), -1)
+    binary = bool(np.isin(y, (0, 1)).all())
+    if y.shape[1] == outputs == 1:
+        return (y[:, 0].astype(int), "classes") if binary else (y, "values")
     if y.shape[1] == outputs:
-        one_hot = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
-        return y.argmax(axis=1) if one_hot else y
+        if (y >= 0).all() and (np.abs(y.sum(axis=1) - 1) <= SUM_TOLERANCE).all():
+            return y.argmax(axis=1), "classes"
+        return y, "labels" if binary else "values"
     if y.shape[1] == 1:
         labels = y[:, 0]
         if (labels == np.floor(labels)).all() and (labels >= 0).all() and (labels < outputs).all():
-            return labels.astype(int)
-        raise Ml4fError(f"{path}: class numbers in y must be 0 to {outputs - 1}")
-    raise Ml4fError(f"{path}: y has {y.shape[1]} values a sample; the model has {outputs} outputs")
+            return labels.astype(int), "classes"
+        raise Ml4fError(f"{path}: y has shape {shape}; class numbers must be whole numbers from 0 to {outputs - 1}")
+    raise Ml4fError(
+        f"{path}: y has shape {shape}, {y.shape[1]} values a sample, but the model has {outputs} outputs; "
+        "wanted: as many values a sample, or one class number"
+    )
 
 
 def evaluate(samples: Samples, run: Callable[[np.ndarray], np.ndarray], outputs: int) -> Evaluation:
     """Run every sample; `run` maps flat inputs to outputs."""
-    results = np.stack([np.ravel(run(x)) for x in samples.x])
-    if not samples.is_classification:
-        wanted = samples.y.reshape(len(results), -1)
-        error = float(np.mean(np.abs(results[:, : wanted.shape[1]] - wanted)))
-        return Evaluation(len(results), 0, np.zeros((0, 0), int), error)
-    predicted = results.argmax(axis=1)
-    confusion = np.zeros((outputs, outputs), int)
-    np.add.at(confusion, (predicted, samples.y), 1)
-    return Evaluation(len(results), int(np.sum(predicted == samples.y)), confusion)
+    results = np.stack([np.ravel(run(x)) for x in samples.x]).astype(np.float64)
+    count = len(results)
+    if samples.task == "classes":
+        predicted = results.argmax(axis=1) if outputs > 1 else (results[:, 0] > THRESHOLD).astype(int)
+        classes = max(outputs, 2)
+        confusion = np.zeros((classes, classes), int)
+        np.add.at(confusion, (predicted, samples.y), 1)
+        return Evaluation(count, "classes", float(np.mean(predicted == samples.y)), confusion)
+    if samples.task == "labels":
+        right = (results > THRESHOLD) == (samples.y > THRESHOLD)
+        return Evaluation(count, "labels", float(right.mean()), exact=float(right.all(axis=1).mean()))
+    errors = results - samples.y
+    return Evaluation(
+        count,
+        "values",
+        mean_absolute_error=float(np.mean(np.abs(errors))),
+        root_mean_square_error=float(np.sqrt(np.mean(errors**2))),
+    )
