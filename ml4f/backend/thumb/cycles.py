@@ -6,8 +6,7 @@ blocks are counted together with their predecessor. This works on final bytes, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ml4f.backend.thumb.decoder import Decoded, decode
 from ml4f.backend.thumb.hazards import HazardRules, TimingRow
@@ -18,8 +17,24 @@ BLOCK_MULTIPLES = {"multiple_load", "multiple_store", "push", "pop"}
 _STACK = {"push": TimingRow(1, cycles_per_word=1, store=True), "pop": TimingRow(1, cycles_per_word=1, any_load=True)}
 _BRANCH = TimingRow(0)
 
-Edge = tuple[int, int, int]
-"""A block's predecessor's start (-1: none), its own address and its size."""
+
+STALL_KINDS = ("result", "address", "store", "division", "alignment", "branch target")
+"""Why an instruction waits: its operand or address was computed directly before, it loads behind a store, the divider
+is busy, it is the third wide instruction in a row off a word boundary, or a wide branch target off a word boundary."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """Cycles of one instruction, stalls included; `stalls` says how many of them are lost, by kind."""
+
+    address: int
+    cycles: int = 0
+    stalls: dict[str, int] = field(default_factory=dict)
+
+    def stall(self, kind: str, cycles: int) -> None:
+        """Add lost cycles."""
+        self.cycles += cycles
+        self.stalls[kind] = self.stalls.get(kind, 0) + cycles
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,52 +101,51 @@ class CycleCounter:
             return tuple(register for register in reads if register < 16)
         return ()
 
-    def count(self, edges: Mapping[Edge, int], ends: Mapping[int, int]) -> dict[int, int]:
-        """Cycles by block address; `ends` gives the end address of the block that starts at an address."""
-        cycles: dict[int, int] = {}
-        for (previous, address, size), times in edges.items():
-            cost = self.block(previous, ends.get(previous, -1), address, size)
-            cycles[address] = cycles.get(address, 0) + cost * times
-        return cycles
-
     def block(self, previous: int, previous_end: int, address: int, size: int) -> int:
         """Cycles of one execution of a block behind its predecessor."""
         return sum(cost for _, cost in self.instruction_costs(previous, previous_end, address, size))
 
     def instruction_costs(self, previous: int, previous_end: int, address: int, size: int) -> list[tuple[int, int]]:
         """(address, cycles) of each instruction; the branch that led here counts with the first one."""
+        return [(cost.address, cost.cycles) for cost in self.explain(previous, previous_end, address, size)]
+
+    def explain(self, previous: int, previous_end: int, address: int, size: int) -> list[Cost]:
+        """The same with the stalls in it, by kind."""
         before: _Facts | None = None
-        entry = run = 0
+        pending = Cost(address)
+        run = time = busy_until = 0
         if previous_end == address and previous >= 0:
             tail = self._tail(previous, previous_end)
             if tail.is_branch:
-                entry = UNTAKEN_BRANCH
+                pending.cycles = UNTAKEN_BRANCH
             else:
                 before = tail
         elif previous >= 0:
             first = self.facts(address)
-            entry = self.leave(previous, previous_end)
-            entry += MISALIGNED_TARGET if first.size == 4 and not first.aligned else 0
-        costs: list[tuple[int, int]] = []
-        time = busy_until = 0
+            pending.cycles = self.leave(previous, previous_end)
+            if first.size == 4 and not first.aligned:
+                pending.stall("branch target", MISALIGNED_TARGET)
+        costs: list[Cost] = []
         position = address
         while position < address + size:
             facts = self.facts(position)
-            start = time
+            cost, pending = pending, Cost(position + facts.size)
+            start = time - cost.cycles
             if facts.row.floating_point and busy_until > time:
-                time = busy_until
-            time += self._pair(before, facts)
+                cost.stall("division", busy_until - time)
+            self._pair(before, facts, cost)
+            time = start + cost.cycles
             if facts.row.unit_busy:
                 busy_until = time + facts.row.unit_busy
             run = run + 1 if facts.size == 4 and not facts.aligned else 0
             if run == self.rules.misaligned_run:
+                cost.stall("alignment", self.rules.misaligned_stall)
                 time += self.rules.misaligned_stall
-            costs.append((position, time - start + entry))
-            entry = 0
+            costs.append(cost)
             before = facts
             position += facts.size
         if busy_until > time and costs:
-            costs[-1] = (costs[-1][0], costs[-1][1] + busy_until - time)
+            costs[-1].stall("division", busy_until - time)
         return costs
 
     def leave(self, start: int, end: int) -> int:
@@ -146,19 +160,19 @@ class CycleCounter:
             facts = self.facts(position)
         return facts
 
-    def _pair(self, before: _Facts | None, facts: _Facts) -> int:
-        cycles = facts.cycles
+    def _pair(self, before: _Facts | None, facts: _Facts, cost: Cost) -> None:
+        """Add what an instruction costs behind another one (None: behind a branch)."""
+        cost.cycles += facts.cycles
         if before is None:
-            return cycles
+            return
         rules = self.rules
         if before.row.arithmetic and any(register in before.writes for register in facts.reads):
-            cycles += rules.result_stall
+            cost.stall("result", rules.result_stall)
         if any(register in before.writes for register in facts.address):
-            cycles += rules.address_stall
+            cost.stall("address", rules.address_stall)
         elif facts.row.single_load and before.row.single_load:
-            cycles -= rules.load_pairing
+            cost.cycles -= rules.load_pairing
         if facts.row.any_load and before.row.store:
-            cycles += rules.load_after_store
+            cost.stall("store", rules.load_after_store)
         if facts.row is rules.rows["it"] and before.size == 2:
-            cycles -= 1
-        return cycles
+            cost.cycles -= 1
