@@ -15,6 +15,7 @@ from xdsl.printer import Printer
 from xdsl.utils.arg_spec import parse_spec
 from xdsl.xdsl_opt_main import xDSLOptMain
 
+from ml4f.cost import CostReport
 from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError
 from ml4f.passes import PASSES
@@ -54,7 +55,13 @@ class Ml4fOpt(xDSLOptMain):
             action="store_true",
             help="execute the module before the first and after every pass; name the first that changes the result",
         )
-        arg_parser.add_argument("--seed", type=int, default=0, help="of the inputs of --run-between-passes")
+        arg_parser.add_argument(
+            "--cost",
+            action="store_true",
+            help="print on standard error what each pass buys: cycles, code and arena bytes of the module behind it, "
+            "finished by the mandatory passes",
+        )
+        arg_parser.add_argument("--seed", type=int, default=0, help="of the inputs of --run-between-passes and --cost")
         arg_parser.add_argument(
             "--print-ir-after-all", action="store_true", help="print the IR after every pass on standard error"
         )
@@ -63,10 +70,15 @@ class Ml4fOpt(xDSLOptMain):
         if self.args.pipeline and self.args.passes:
             raise UsageError("give -p or --pipeline, not both")
         passes = ",".join(PIPELINES[self.args.pipeline]) if self.args.pipeline else self.args.passes
+        between = _BetweenPasses(self.args)
         try:
-            self.pipeline = PassPipeline.parse_spec(self.available_passes, passes, _BetweenPasses(self.args))
+            self.pipeline = PassPipeline.parse_spec(self.available_passes, passes, between)
         except SPECIFICATION_ERRORS as error:
             raise UsageError(f"-p {passes}: {error}") from None
+        if self.args.cost:
+            if not self.pipeline.passes:
+                raise UsageError("--cost tells what passes buy; give some with -p or --pipeline")
+            between.cost = CostReport([each.name for each in self.pipeline.passes], between.say, self.args.seed)
 
     def check_target(self) -> None:
         """Raises ValueError if the target does not take the options given, before any work is done."""
@@ -90,7 +102,12 @@ class _BetweenPasses:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.differential = DifferentialRun(options.seed) if options.run_between_passes else None
+        self.cost: CostReport | None = None
         self.started = time.perf_counter()
+
+    @staticmethod
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
 
     def __call__(self, previous: ModulePass | None, module: ModuleOp, following: ModulePass | None) -> None:
         options = self.options
@@ -111,6 +128,8 @@ class _BetweenPasses:
             print("\n\n\n")
         if self.differential is not None:
             self.differential(previous, module, following)
+        if self.cost is not None:
+            self.cost(previous, module, following)
         self.started = time.perf_counter()
 
 
