@@ -19,8 +19,8 @@ LOOP_OPTIMIZE = ("loop-fuse-elementwise", "loop-fuse-pool")
 
 LOOP = (
     "loop-choose-schedule",
-    "loop-pack-weights",
     "loop-plan-memory",
+    "loop-pack-weights",
     "loop-expand",
     "loop-lower-addresses",
     "loop-share-kernels",

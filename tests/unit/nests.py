@@ -26,8 +26,8 @@ from ml4f.passes import PASSES
 
 LOOP_PASSES = (
     "loop-choose-schedule",
-    "loop-pack-weights",
     "loop-plan-memory",
+    "loop-pack-weights",
     "loop-expand",
     "loop-lower-addresses",
     "loop-share-kernels",

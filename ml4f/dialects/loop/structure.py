@@ -420,6 +420,7 @@ class ProgramOp(IRDLOperation):
     inputs = prop_def(ArrayAttr[SymbolRefAttr])
     outputs = prop_def(ArrayAttr[SymbolRefAttr])
     arena_bytes = opt_prop_def(IntegerAttr)
+    arena_bound = opt_prop_def(IntegerAttr)
     body = region_def("single_block")
     traits = traits_def(SymbolOpInterface(), NoTerminator(), IsolatedFromAbove())
     irdl_options = (ParsePropInAttrDict(),)
