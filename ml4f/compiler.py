@@ -181,6 +181,7 @@ class Compilation:
             header.input_shape,
             header.output_shape,
             tuple(layers),
+            self.code.arena_bound,
             self.notes,
         )
 

@@ -41,6 +41,7 @@ class ModelStats:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     layers: tuple[LayerStats, ...]
+    arena_bound: int
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,6 +76,12 @@ def summary(stats: ModelStats, megahertz: float) -> str:
             cycles_line(stats.cycles, megahertz),
         ]
     )
+
+
+def bound_line(arena_bytes: int, bound: int) -> str:
+    """`planner bound: 4488 bytes, reached`: what no memory plan of these kernels can go below."""
+    missing = arena_bytes - bound
+    return f"planner bound: {bound} bytes, " + (f"missed by {missing} bytes" if missing else "reached")
 
 
 def table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> str:
@@ -119,6 +126,7 @@ def report(stats: ModelStats, megahertz: float) -> str:
         layer_table(stats.layers),
         "",
         summary(stats, megahertz),
+        bound_line(stats.arena_bytes, stats.arena_bound),
     ]
     if stats.notes:
         lines += ["", *(f"note: {note}" for note in stats.notes)]

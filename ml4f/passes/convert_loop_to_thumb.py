@@ -370,6 +370,8 @@ def _object_attributes(program: ProgramOp, offsets: dict[str, int]) -> dict[str,
     attributes = {k: a for k, a in program.attributes.items() if k in ("input_shapes", "output_shapes")}
     assert program.arena_bytes is not None
     attributes["arena_bytes"] = program.arena_bytes
+    if program.arena_bound is not None:
+        attributes["arena_bound"] = program.arena_bound
     for name, symbols in (("input_offset", program.inputs), ("output_offset", program.outputs)):
         attributes[name] = IntegerAttr(offsets[symbols.data[0].root_reference.data], 64)
     attributes["core"] = StringAttr("cortex-m4")

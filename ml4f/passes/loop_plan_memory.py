@@ -79,7 +79,10 @@ class _Planner:
             buffers = tuple(self.numbers.get(a.root_reference.data) for a in op.arguments)
             wanted = {i: sizes[b] for i, b in enumerate(buffers) if b is not None}
             calls.append(Call(kernel, buffers, self.kernels[kernel].traces(wanted)))
-        ends = [tuple(self.numbers[s.root_reference.data] for s in symbols) for symbols in (self.program.inputs, self.program.outputs)]
+        ends = [
+            tuple(self.numbers[s.root_reference.data] for s in symbols)
+            for symbols in (self.program.inputs, self.program.outputs)
+        ]
         return Timeline(sizes, tuple(calls), *ends)
 
     def groups(self) -> list[int]:

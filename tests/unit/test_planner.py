@@ -125,9 +125,7 @@ def test_search_that_gives_up_still_returns_a_valid_plan_and_an_honest_bound():
     rng = np.random.default_rng(3)
     sizes = [int(n) for n in rng.integers(5, 40, 14)]
     spans = sorted((int(s), int(s + rng.integers(1, 6))) for s in rng.integers(0, 8, len(sizes)))
-    pairs = [
-        disjoint(sizes, u, v) for u in range(14) for v in range(u + 1, 14) if spans[u][1] >= spans[v][0]
-    ]
+    pairs = [disjoint(sizes, u, v) for u in range(14) for v in range(u + 1, 14) if spans[u][1] >= spans[v][0]]
     live = [tuple(n for n, (a, b) in enumerate(spans) if a <= step <= b) for step in range(14)]
     hasty, patient = plan(sizes, pairs, live, limit=5), plan(sizes, pairs, live)
     for found in (hasty, patient):

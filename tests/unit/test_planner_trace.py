@@ -156,7 +156,9 @@ def spanning(nest: Nest, schedule: Schedule, inputs: int, outputs: int) -> int:
     return max(inputs, outputs, inputs - min(difference, 0), outputs + difference)
 
 
-@pytest.mark.parametrize(("h", "w", "c", "f", "pixels", "filters"), [(5, 6, 8, 8, 3, 4), (7, 5, 12, 12, 5, 3), (4, 9, 8, 16, 3, 4)])
+@pytest.mark.parametrize(
+    ("h", "w", "c", "f", "pixels", "filters"), [(5, 6, 8, 8, 3, 4), (7, 5, 12, 12, 5, 3), (4, 9, 8, 16, 3, 4)]
+)
 def test_pointwise_slides_by_a_tile(h: int, w: int, c: int, f: int, pixels: int, filters: int):
     nest = kernels.conv2d([h, w, c], [1, 1, c, f], [h, w, f], [1, 1], [1, 1], [0] * 4, 1, False)
     schedule = mac_schedule(nest, {nest.parallel_dims[0]: pixels, "f": filters}, 4)
@@ -167,7 +169,12 @@ def test_pointwise_slides_by_a_tile(h: int, w: int, c: int, f: int, pixels: int,
 
 @pytest.mark.parametrize(
     ("h", "w", "c", "f", "k", "stride", "pad", "pixels", "filters"),
-    [(9, 8, 4, 4, 3, 1, 1, 4, 2), (8, 8, 3, 8, 3, 2, 0, 2, 4), (7, 9, 5, 6, 2, 1, 0, 4, 3), (12, 6, 2, 6, 5, 1, 2, 3, 6)],
+    [
+        (9, 8, 4, 4, 3, 1, 1, 4, 2),
+        (8, 8, 3, 8, 3, 2, 0, 2, 4),
+        (7, 9, 5, 6, 2, 1, 0, 4, 3),
+        (12, 6, 2, 6, 5, 1, 2, 3, 6),
+    ],
 )
 def test_convolution_slides_by_the_formula(
     h: int, w: int, c: int, f: int, k: int, stride: int, pad: int, pixels: int, filters: int

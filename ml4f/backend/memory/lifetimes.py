@@ -242,7 +242,8 @@ def live_sets(timeline: Timeline) -> list[tuple[int, ...]]:
     """The buffers that hold something at each call, largest set (in words) first, without sets inside of others."""
     spans = [timeline.span(n) for n in range(len(timeline.sizes))]
     sets = {
-        tuple(n for n, (first, last) in enumerate(spans) if first <= step <= last) for step in range(len(timeline.calls) + 1)
+        tuple(n for n, (first, last) in enumerate(spans) if first <= step <= last)
+        for step in range(len(timeline.calls) + 1)
     }
     kept: list[tuple[int, ...]] = []
     for one in sorted(sets, key=lambda s: (-sum(timeline.sizes[n] for n in s), s)):

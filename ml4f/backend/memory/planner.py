@@ -98,7 +98,10 @@ class _Search:
         members = set(self.members)
         self.mine = sorted(
             (p for p in self.pairs if p.first in members and p.second in members),
-            key=lambda p: (-min(self.sizes[p.first], self.sizes[p.second]), -max(self.sizes[p.first], self.sizes[p.second])),
+            key=lambda p: (
+                -min(self.sizes[p.first], self.sizes[p.second]),
+                -max(self.sizes[p.first], self.sizes[p.second]),
+            ),
         )
         count = len(self.sizes)
         start = _State([0] * count, [[] for _ in range(count)], dict(self.fixed), 0)
@@ -240,7 +243,9 @@ def together(pairs: Sequence[Pair], group: Sequence[int]) -> list[Pair]:
     return out
 
 
-def plan(sizes: Sequence[int], pairs: Sequence[Pair], live_sets: Sequence[Sequence[int]], limit: int = WORK_LIMIT) -> Plan:
+def plan(
+    sizes: Sequence[int], pairs: Sequence[Pair], live_sets: Sequence[Sequence[int]], limit: int = WORK_LIMIT
+) -> Plan:
     """The smallest arena, with as few kernels as possible in a mode other than 0.
 
     Exact unless the search exceeds `limit`; where it ends without reaching the bound, the bound is raised to the plan.

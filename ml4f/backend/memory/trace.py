@@ -157,9 +157,7 @@ class _Grid:
         return happens
 
 
-def _enumerate(
-    key: Key, group: _Group, table: np.ndarray, last: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _enumerate(key: Key, group: _Group, table: np.ndarray, last: bool) -> tuple[np.ndarray, np.ndarray]:
     """(words, slots) of a group's accesses; loops that do not matter stand at their last or first iteration."""
     _, _, innermost, terms = key
     chain = _enclosing(innermost)
@@ -170,7 +168,9 @@ def _enumerate(
     loops = [loop for loop in chain if loop in needed]
     grid = _Grid(loops)
     slot = grid.affine(tuple((loop, loop.slots) for loop in loops))
-    slot += sum(loop.first_slot + (0 if loop in needed or not last else (loop.count - 1) * loop.slots) for loop in chain)
+    slot += sum(
+        loop.first_slot + (0 if loop in needed or not last else (loop.count - 1) * loop.slots) for loop in chain
+    )
     happens = grid.runs(chain, table)
     words = (np.asarray(group.offsets)[:, None] + grid.affine(terms)[happens][None, :]).ravel() // WORD
     slots = (np.asarray(group.slots)[:, None] + slot[happens][None, :]).ravel()
@@ -193,9 +193,7 @@ def _trace(nest: Nest, schedule: Schedule, sizes: tuple[tuple[int, int], ...]) -
     if schedule.trim is not None and not nest.has("bounds"):
         nest = with_bounds(nest, schedule)
     expand(nest, schedule, recorder)  # pyright: ignore[reportArgumentType]
-    touches = {
-        operand: Touches(*(np.full(words, NEVER, dtype=np.int64) for _ in range(3))) for operand, words in sizes
-    }
+    touches = {operand: Touches(*(np.full(words, NEVER, dtype=np.int64) for _ in range(3))) for operand, words in sizes}
     never_stored = {operand: np.full(words, np.iinfo(np.int64).max) for operand, words in sizes}
     for key, group in recorder.groups.items():
         operand, is_store = key[0], key[1]

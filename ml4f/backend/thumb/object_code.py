@@ -14,11 +14,12 @@ from ml4f.errors import InternalError
 
 @dataclass(frozen=True)
 class ObjectCode:
-    """What the back end makes of a module."""
+    """What the back end makes of a module; `arena_bound`: what no memory plan can go below, 0: not known."""
 
     layout: Layout
     header: Header
     binary: bytes
+    arena_bound: int
     test_data: bytes = b""
 
     def assembly(self, title: str) -> str:
@@ -79,4 +80,5 @@ def assemble(module: ModuleOp, test_data: tuple[bytes, bytes] | None = None) -> 
         *shapes,
     )
     binary = pack_header(header) + body + extra + bytes(total - size)
-    return ObjectCode(layout, header, binary, extra)
+    bound = _number(module, "arena_bound") if "arena_bound" in module.attributes else 0
+    return ObjectCode(layout, header, binary, bound, extra)
