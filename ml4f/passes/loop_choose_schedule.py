@@ -9,8 +9,8 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from ml4f.backend.loop.schedules import default_schedule
-from ml4f.backend.loop.search import choose_schedule
-from ml4f.dialects.loop.attributes import ScheduleAttr
+from ml4f.backend.loop.search import Goal, choose
+from ml4f.dialects.loop.attributes import NestAttr, ScheduleAttr
 from ml4f.dialects.loop.structure import KernelOp, NestOp
 
 
@@ -22,18 +22,25 @@ def nests(module: ModuleOp) -> list[NestOp]:
 
 @dataclass(frozen=True)
 class LoopChooseSchedulePass(ModulePass):
-    """Chooses loops, tile and unrolling of every nest that has no schedule yet.
+    """Chooses loops, tile and unrolling of every nest that has no schedule yet, for all of them together.
 
-    Prices candidates by expanding them (see `ml4f.backend.loop.search`); without `search` a plain default is taken.
+    Prices candidates by expanding them (see `ml4f.backend.loop.candidates`) and weighs cycles against code (`search`);
+    `goal` is speed, balanced or size. Without `search` a plain default is taken.
     """
 
     name = "loop-choose-schedule"
 
     search: bool = True
+    goal: Goal = "balanced"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for nest in nests(op):
-            if nest.schedule is None:
-                algorithm = nest.nest.data
-                schedule = choose_schedule(algorithm)[0] if self.search else default_schedule(algorithm)
-                nest.properties["schedule"] = ScheduleAttr(schedule)
+        open_nests = [nest for nest in nests(op) if nest.schedule is None]
+        if not self.search:
+            for nest in open_nests:
+                nest.properties["schedule"] = ScheduleAttr(default_schedule(nest.nest.data))
+            return
+        choice = choose([nest.nest.data for nest in open_nests], self.goal)
+        for nest in open_nests:
+            chosen = choice.candidates[nest.nest.data]
+            nest.properties["nest"] = NestAttr(chosen.nest)
+            nest.properties["schedule"] = ScheduleAttr(chosen.schedule)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ml4f.backend.loop.elementary import ACTIVATIONS, Emitter, prelu, where
 from ml4f.backend.loop.nest import Nest, Schedule, Step, steps_of
@@ -24,8 +24,7 @@ Terms = tuple[tuple[Any, int], ...]
 """((induction variable, stride), …)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Bytes from the pointer of operand `operand`: `offset + sum(stride * variable)`."""
 
     operand: int

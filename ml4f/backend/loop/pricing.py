@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from ml4f.backend.loop.elementary import ACTIVATIONS
@@ -22,6 +23,16 @@ R_REGISTERS = 13
 
 LOOP_CYCLES = 4
 """SUBS and a taken BNE."""
+SPILLED_COUNTER_CYCLES = 3
+"""LDR and STR of a loop counter that has no register: 2 + 1."""
+SPILLED_COUNTER_BYTES = 6
+POINTER_SPAN = 2040
+"""Bytes that VLDR reaches around a pointer."""
+CORE_ACCESS_BYTES = 3
+"""LDR and STR have 2 bytes with low registers and small offsets, else 4."""
+ARGUMENT_CYCLES = 2.5
+ARGUMENT_BYTES = 5
+"""What a kernel's call spends on each pointer: LDR of the arena's or object's address, mostly in pairs, and ADD."""
 
 
 @dataclass(frozen=True)
@@ -42,67 +53,98 @@ class Number(int):
     """A value of the estimator; a plain int is an immediate operand."""
 
 
+Group = tuple[int, tuple[int, ...]]
+"""Accesses that share a pointer: the operand, and the strides of the enclosing loops."""
+
+
 @dataclass
 class _Loop:
+    """What is known about an open loop: cycles of one round, and which bytes each pointer group spans."""
+
     count: float
     cycles: float = 0.0
     outer_uses: set[Number] = field(default_factory=set)
-    operands: set[int] = field(default_factory=set)
+    spans: dict[Group, list[int]] = field(default_factory=dict)
+    rounds: list[float] = field(default_factory=list)
+    """Of every loop inside: how often its body runs in one round."""
+    pointers: int = 0
 
 
 class Estimator:
-    """A `Builder` that counts. `_file[value]`: "s", "r", "i" (induction variables and bounds) or "none"."""
+    """A `Builder` that counts. The file of a value: "s", "r", "i" (induction variables and bounds) or "none"."""
 
     def __init__(self, dynamic_count: float = 1.0):
         self._dynamic_count = dynamic_count
-        self._defined: list[int] = []
+        self._values: list[tuple[int, str, int]] = []
+        """(clock of the definition, file, loop depth) by value."""
         self._last: list[int] = []
-        self._file: list[str] = []
-        self._depth: list[int] = []
         self._clock = 0
+        self._level = 0
         self._loops: list[_Loop] = [_Loop(1)]
+        self._loop = self._loops[0]
         self._in_chain = False
+        self._multiple_end: dict[tuple[int, Any], int] = {}
+        self._core_need = 0
         self.code = 0
 
     # -- bookkeeping
 
     def _define(self, file: str) -> Number:
-        self._defined.append(self._clock)
+        self._values.append((self._clock, file, self._level))
         self._last.append(self._clock)
-        self._file.append(file)
-        self._depth.append(len(self._loops) - 1)
-        return Number(len(self._defined) - 1)
+        return Number(len(self._last) - 1)
 
-    def _use(self, value: Number) -> None:
-        depth = self._depth[value]
-        if depth < len(self._loops) - 1:
-            self._loops[depth + 1].outer_uses.add(value)
-        self._last[value] = max(self._last[value], self._clock)
+    def _use(self, value: int) -> None:
+        depth = self._values[value][2]
+        if depth < self._level:
+            self._loops[depth + 1].outer_uses.add(value)  # pyright: ignore[reportArgumentType]
+        self._last[value] = self._clock
 
     def _op(self, cycles: float, code: int, file: str, *operands: Any) -> Number:
         self._clock += 1
         for operand in operands:
-            if isinstance(operand, Number):
+            if type(operand) is Number:
                 self._use(operand)
-        self._loops[-1].cycles += cycles
+        self._loop.cycles += cycles
         self.code += code
         self._in_chain = False
         return self._define(file)
 
-    def _float(self, cycles: float, *operands: Any) -> Number:
+    def _float(self, cycles: float, *operands: int) -> Number:
         """A float operation of one instruction."""
-        return self._op(cycles, 4, "s", *operands)
+        clock = self._clock = self._clock + 1
+        level, values, last = self._level, self._values, self._last
+        for operand in operands:
+            depth = values[operand][2]
+            if depth < level:
+                self._loops[depth + 1].outer_uses.add(operand)  # pyright: ignore[reportArgumentType]
+            last[operand] = clock
+        self._loop.cycles += cycles
+        self.code += 4
+        self._in_chain = False
+        values.append((clock, "s", level))
+        last.append(clock)
+        return Number(len(last) - 1)
 
     # -- memory
 
-    def _touch(self, address: Address) -> None:
-        for loop in self._loops[1:]:
-            loop.operands.add(address.operand)
+    def _touch(self, address: Address, size: int = 4) -> None:
+        """Notes an access; a jump between multiple loads of one pointer costs an addition."""
+        operand, offset, terms = address
+        key = (operand, tuple([stride for _, stride in terms]))
+        span = self._loop.spans.get(key)
+        if span is None:
+            self._loop.spans[key] = [offset, offset + size]
+        elif offset < span[0]:
+            span[0] = offset
+        elif offset + size > span[1]:
+            span[1] = offset + size
 
     def load(self, address: Address, kind: str) -> int:
         chained = self._in_chain
         self._touch(address)
-        value = self._op(1 if chained else 2, 4, "s" if kind == "f32" else "r")
+        single = kind == "f32"
+        value = self._op(1 if chained else 2, 4 if single else CORE_ACCESS_BYTES, "s" if single else "r")
         self._in_chain = True
         return value
 
@@ -111,48 +153,65 @@ class Estimator:
         return self._op(2, 4, "i")
 
     def load_multiple(self, address: Address, count: int) -> Sequence[int]:
-        self._touch(address)
-        first = self._op(1 + count, 4, "s")
+        self._touch(address, 4)
+        place = (address.operand, address.terms)
+        moved = self._multiple_end.get(place, address.offset) != address.offset
+        self._multiple_end[place] = address.offset + 4 * count
+        first = self._op(1 + count + (1 if moved else 0), 8 if moved else 4, "s")
         return [first, *(self._define("s") for _ in range(count - 1))]
 
     def store(self, address: Address, value: int) -> None:
         self._touch(address)
-        self._op(2 if self._file[value] == "s" else 1, 4, "none", value)
+        single = self._values[value][1] == "s"
+        self._op(2 if single else 1, 4 if single else CORE_ACCESS_BYTES, "none", value)
 
     # -- loops
 
     def begin_loop(
         self, count: int | None, trip_count: Any, lower: Any, inits: Sequence[int], label: str
     ) -> tuple[int, Sequence[int]]:
-        loop = self._loops[-1]
-        loop.cycles += 1 + len(inits) - len(set(inits))
-        self.code += 4 * (1 + len(inits) - len(set(inits)))
+        loop = self._loop
+        copies = len(inits) - len(set(inits))
+        loop.cycles += 1 + copies
+        self.code += 4 * (1 + copies)
         if lower is not None:
             loop.cycles += 4
             self.code += 16
         self._clock += 1
         for value in (*inits, trip_count, lower):
-            if isinstance(value, Number):
+            if type(value) is Number:
                 self._use(value)
-        self._loops.append(_Loop(float(count) if count is not None else self._dynamic_count))
+        self._loop = _Loop(float(count) if count is not None else self._dynamic_count)
+        self._loops.append(self._loop)
+        self._level += 1
         self._clock += 1
         variable = self._define("i")
         self._in_chain = False
-        return variable, [self._define(self._file[v]) for v in inits]
+        self._multiple_end = {}
+        return variable, [self._define(self._values[v][1]) for v in inits]
 
     def end_loop(self, yields: Sequence[int]) -> Sequence[int]:
         self._clock += 1
         for value in yields:
-            self._use(Number(value))
+            self._use(value)
         loop = self._loops.pop()
-        bumps = len(loop.operands)
-        self.code += 4 * bumps + 6
-        self._loops[-1].cycles += loop.count * (loop.cycles + LOOP_CYCLES + bumps) - 2
+        self._loop = outer = self._loops[-1]
+        self._level -= 1
+        pointers = sum(max(1, -(-(high - low) // POINTER_SPAN)) for low, high in loop.spans.values())
+        self._core_need = max(self._core_need, pointers + len(self._loops))
+        self.code += 4 * pointers + 6
+        outer.cycles += loop.count * (loop.cycles + LOOP_CYCLES + pointers) - 2
+        outer.rounds += [loop.count, *(loop.count * rounds for rounds in loop.rounds)]
+        for (operand, strides), (low, high) in loop.spans.items():
+            key = (operand, strides[: self._level] if len(strides) > self._level else strides)
+            span = outer.spans.setdefault(key, [low, high])
+            span[0], span[1] = min(span[0], low), max(span[1], high)
         for value in loop.outer_uses:
             self._use(value)
         self._clock += 1
         self._in_chain = False
-        return [self._define(self._file[v]) for v in yields]
+        self._multiple_end = {}
+        return [self._define(self._values[v][1]) for v in yields]
 
     # -- arithmetic
 
@@ -234,16 +293,22 @@ class Estimator:
 
     def peak(self, file: str) -> int:
         """The largest number of values of a register file that are alive at once."""
-        changes: dict[int, int] = {}
-        for value, kind in enumerate(self._file):
-            if kind == file and self._last[value] > self._defined[value]:
-                changes[self._defined[value]] = changes.get(self._defined[value], 0) + 1
-                changes[self._last[value]] = changes.get(self._last[value], 0) - 1
-        live = best = 0
-        for clock in sorted(changes):
-            live += changes[clock]
-            best = max(best, live)
-        return best
+        change = [0] * (self._clock + 2)
+        for (defined, own, _), last in zip(self._values, self._last, strict=True):
+            if own == file and last > defined:
+                change[defined] += 1
+                change[last] -= 1
+        return max(accumulate(change))
+
+    def finish(self, operands: int) -> None:
+        """Adds what does not show in the operations: the call's arguments, and counters that found no register."""
+        outer = self._loops[0]
+        outer.cycles += ARGUMENT_CYCLES * operands
+        self.code += ARGUMENT_BYTES * operands
+        missing = self._core_need + self.peak("r") - R_REGISTERS - 1
+        for rounds in sorted(outer.rounds)[: max(missing, 0)]:
+            outer.cycles += SPILLED_COUNTER_CYCLES * rounds
+            self.code += SPILLED_COUNTER_BYTES
 
     @property
     def cycles(self) -> float:
@@ -295,6 +360,7 @@ def price(nest: Nest, schedule: Schedule) -> Price | None:
         expand(nest, schedule, estimator)  # pyright: ignore[reportArgumentType]
     except ScheduleError:
         return None
+    estimator.finish(len(nest.operands) - (1 if nest.has("bias") and nest.has("w") else 0))
     return Price(estimator.cycles, estimator.peak("s"), estimator.peak("r"), estimator.code)
 
 

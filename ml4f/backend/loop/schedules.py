@@ -1,19 +1,16 @@
-"""Schedules for a nest: the candidates that a search prices, and a plain default.
+"""Builds schedules for a nest from a tile, a number of unrolled reduction points and a few options; a plain default.
 
-A candidate fixes the tile (pixels x filters), which reduction dims are unrolled and how far, and how weights are loaded.
+Which of them are worth pricing is for `candidates.py` to say.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from ml4f.backend.loop.nest import Guard, Nest, Schedule, Segments, uniform_segments
-from ml4f.backend.loop.roll import rolling
-
-MAX_BODY_TERMS = 640
-"""The largest number of products in one body; more makes no measurable difference and costs code."""
+from ml4f.backend.loop.nest import Guard, Linear, Nest, Schedule, Segments, uniform_segments
 
 
 def split(extent: int, step: int) -> Segments:
@@ -39,7 +36,9 @@ def guard_bounds(nest: Nest, guard: Guard, outer: str, inner: str) -> list[tuple
         holds = [
             i
             for i in range(nest.extents[inner])
-            if 0 <= guard.expr.constant + guard.expr.coefficient(outer) * o + guard.expr.coefficient(inner) * i < guard.extent
+            if 0
+            <= guard.expr.constant + guard.expr.coefficient(outer) * o + guard.expr.coefficient(inner) * i
+            < guard.extent
         ]
         bounds.append((holds[0], len(holds)) if holds else (0, 0))
     return bounds
@@ -85,9 +84,14 @@ def make_schedule(
     trim: tuple[str, str] | None = None,
     peel: bool = True,
     points_per_step: int = 1,
-    **options: object,
+    pixels_first: bool = False,
+    **options: Any,
 ) -> Schedule:
-    """A schedule from tile sizes of parallel dims (default 1) and unrolled sizes of reduction dims (default: whole)."""
+    """A schedule from tile sizes of parallel dims (default 1) and unrolled sizes of reduction dims (default: whole).
+
+    `peel`: the first step of a loop over terms stands in front of it and starts the accumulators; not worth its code
+    where another loop is around it. `pixels_first`: a step goes through the pixels of the tile, all filters at each.
+    """
     loops: list[tuple[str, Segments]] = []
     pixels, filters = pixel_dims(nest), list(nest.filter_dims)
     tiles = {**tiles, **{d: nest.extents[d] for d in nest.window_dims}}
@@ -96,18 +100,21 @@ def make_schedule(
         step = tiles.get(dim, 1)
         loops.append((dim, uniform_segments(nest, dim, step) if guarded else split(nest.extents[dim], step)))
     reductions = sorted(
-        nest.reduction_dims, key=lambda d: (not (trim and trim[1] == d), steps.get(d, nest.extents[d]) == nest.extents[d])
+        nest.reduction_dims,
+        key=lambda d: (not (trim and trim[1] == d), steps.get(d, nest.extents[d]) == nest.extents[d]),
     )
-    dynamic = trim is not None
+    looped = [d for d in reductions if steps.get(d, nest.extents[d]) < nest.extents[d]]
+    peel = peel and trim is None and len(looped) == 1
     for dim in reductions:
         step = steps.get(dim, nest.extents[dim])
         if trim and dim == trim[1]:
             loops.append((dim, ((1, nest.extents[dim]),)))
-            continue
-        first_loop = peel and not dynamic and step < nest.extents[dim]
-        loops.append((dim, split_peeled(nest.extents[dim], step) if first_loop else split(nest.extents[dim], step)))
-        dynamic = dynamic or step < nest.extents[dim]
-    tile = [d for d in filters if tiles.get(d, 1) > 1] + [d for d in pixels if tiles.get(d, 1) > 1]
+        elif peel and dim in looped:
+            loops.append((dim, split_peeled(nest.extents[dim], step)))
+        else:
+            loops.append((dim, split(nest.extents[dim], step)))
+    order = [*pixels, *filters] if pixels_first else [*filters, *pixels]
+    tile = [d for d in order if tiles.get(d, 1) > 1]
     return Schedule(
         loops=tuple(loops),
         tile=tuple(tile),
@@ -144,16 +151,6 @@ def default_schedule(nest: Nest) -> Schedule:
     return plain_schedule(nest, 2 if costly_epilogue(nest) else 4, 9)
 
 
-def candidates(nest: Nest) -> Iterator[Schedule]:
-    """All schedules worth pricing."""
-    if nest.combine != "mac":
-        yield from _plain_candidates(nest)
-    elif any(nest.extents[d] > 1 for d in pixel_dims(nest)):
-        yield from _tile_candidates(nest)
-    else:
-        yield from _dense_candidates(nest)
-
-
 def tile_dims(nest: Nest) -> tuple[str | None, str | None]:
     """The (pixel, filter) dims of a tile: weights are shared along the first, inputs along the second."""
     trim = trimmable(nest)
@@ -167,31 +164,77 @@ def costly_epilogue(nest: Nest) -> bool:
     return any(s.kind == "activation" and s.name not in ("relu", "linear") for s in nest.epilogue)
 
 
+def input_strides(nest: Nest, pixel: str | None) -> list[int]:
+    """How far apart the inputs of neighbouring pixels of a tile lie, a pool's window included; smallest first."""
+    x = nest.by_role["x"].map
+    return sorted({s for d in (pixel, *nest.window_dims) if d is not None and (s := x.coefficient(d))})
+
+
 def reading_order(nest: Nest, dim: str, pixel: str | None, step: int) -> tuple[int, ...] | None:
-    """Taps that neighbouring pixels share, one behind the other: with a pixel stride of 2 the even taps, then the odd ones.
+    """Taps that neighbouring pixels share, one behind the other: at a stride of 2 the even taps, then the odd ones.
 
     None where the natural order is right.
     """
-    x = nest.by_role["x"].map
-    tap, stride = x.coefficient(dim), x.coefficient(pixel) if pixel else 0
-    if not tap or not stride or stride % tap or stride == tap or stride // tap >= step:
+    tap = nest.by_role["x"].map.coefficient(dim)
+    ratio = next((s // tap for s in input_strides(nest, pixel) if tap and s % tap == 0), 1)
+    if ratio == 1 or ratio >= step:
         return None
-    ratio = stride // tap
     return tuple(sorted(range(step), key=lambda i: (i % ratio, i)))
 
 
-def mac_schedule(
-    nest: Nest, tiles: dict[str, int], points: int, *, use_trim: bool = True, **options: object
-) -> Schedule:
+def split_taps(nest: Nest) -> Nest | None:
+    """The same nest with a reduction dim split where neighbouring pixels share inputs along it; None if there is none.
+
+    Window and channels of a one-dimensional convolution are contiguous and were merged; a loop over channels with all
+    taps in its body needs them apart.
+    """
+    pixel, _ = tile_dims(nest)
+    x = nest.by_role["x"].map
+    strides = input_strides(nest, pixel)
+    for dim, extent in nest.reduction:
+        step = x.coefficient(dim)
+        if not step or not strides or strides[0] % step or any(g.expr.mentions(dim) for g in nest.guards):
+            continue
+        inner = strides[0] // step
+        if inner < 2 or extent % inner or extent == inner:
+            continue
+        taps = f"{dim}t"
+        reduction = [
+            r for d, n in nest.reduction for r in (((taps, extent // inner), (d, inner)) if d == dim else ((d, n),))
+        ]
+        operands = tuple(replace(o, map=_split_map(o.map, dim, taps, inner)) for o in nest.operands)
+        return replace(nest, reduction=tuple(reduction), operands=operands)
+    return None
+
+
+def _split_map(map_: Linear, dim: str, outer: str, inner: int) -> Linear:
+    terms = [t for d, c in map_.terms for t in (((outer, c * inner), (d, c)) if d == dim else ((d, c),))]
+    return Linear(tuple(terms), map_.constant)
+
+
+def shares_inputs(nest: Nest, dim: str, pixel: str | None) -> bool:
+    """Whether neighbouring pixels read the same inputs at different points of a reduction dim: it is a dim of taps."""
+    step = nest.by_role["x"].map.coefficient(dim)
+    return step != 0 and any(
+        (stride % step == 0 and stride // step < nest.extents[dim]) or step % stride == 0
+        for stride in input_strides(nest, pixel)
+    )
+
+
+def unroll_order(nest: Nest, pixel: str | None) -> list[str]:
+    """The reduction dims, outermost first: those along which neighbouring pixels share inputs are the innermost."""
+    x = nest.by_role["x"].map
+    return sorted(nest.reduction_dims, key=lambda d: (shares_inputs(nest, d, pixel), -abs(x.coefficient(d))))
+
+
+def mac_schedule(nest: Nest, tiles: dict[str, int], points: int, *, use_trim: bool = True, **options: Any) -> Schedule:
     """A convolution-like nest with this tile and about `points` reduction points in the body.
 
     Without `use_trim` vertical padding is peeled: each row whose taps differ gets code of its own.
     """
     trim = trimmable(nest) if use_trim else None
     pixel, _ = tile_dims(nest)
-    order = [d for d in ("ky", "c", "kx") if d in nest.reduction_dims] or list(nest.reduction_dims)
-    if trim:
-        order.remove(trim[1])
+    order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
     forced = guarded_reductions(nest, trim)
     steps = unroll_steps(nest, order, points, forced)
     explicit = []
@@ -204,114 +247,9 @@ def mac_schedule(
     return make_schedule(nest, tiles, steps, order, trim=trim, order=tuple(explicit), **options)
 
 
-MAX_TILE = 20
-"""Accumulators that leave room for inputs, weights and two temporaries in 32 registers."""
-
-
 def pooled_points(nest: Nest) -> int:
     """How many accumulators make one result."""
     return math.prod(nest.extents[d] for d in nest.window_dims)
-
-
-def _tile_sizes(nest: Nest, pixel: str | None, filter_: str | None, most: int) -> list[tuple[int, int]]:
-    """The tiles with the fewest loads and the least left over, best first."""
-    pixels = nest.extents[pixel] if pixel else 1
-    filters = nest.extents[filter_] if filter_ else 1
-    window = pooled_points(nest)
-    x = nest.by_role["x"].map
-    strides = [x.coefficient(d) for d in (pixel, *nest.window_dims) if d]
-    taps = max((nest.extents[d] for d in nest.reduction_dims if x.coefficient(d) in strides), default=1)
-
-    def cost(m: int, n: int) -> float:
-        total = 0.0
-        for size_m, count_m in split(pixels, m):
-            for size_n, count_n in split(filters, n):
-                loads = (window * size_m + taps - 1) / taps + size_n + 1
-                total += count_m * count_n * (2 * window * size_m * size_n + loads)
-        return total
-
-    sizes = [
-        (m, n)
-        for m in range(1, min(pixels, 12) + 1)
-        for n in range(1, min(filters, 16) + 1)
-        if window * m * n <= 24 and window * m * n + min(window * m, 2) + n <= 30
-    ]
-    return sorted(sizes, key=lambda s: cost(*s))[:most]
-
-
-PEELED_TERMS = 32
-"""With more reduction points than this, peeled rows are too much code."""
-
-
-def peelable(nest: Nest) -> bool:
-    """Whether all reduction dims may be unrolled in every row variant."""
-    return nest.terms() // max(math.prod(n for _, n in nest.parallel), 1) <= PEELED_TERMS
-
-
-def _rolled_candidates(nest: Nest) -> Iterator[Schedule]:
-    """Depthwise-like: one channel's weights stay in registers while the rows go by."""
-    dims = pixel_dims(nest)
-    if not {"oy", "ky"} <= set(nest.extents) or "oy" not in dims or len(dims) > 2:
-        return
-    if any(not nest.by_role["x"].map.mentions(d) for d in nest.filter_dims) or nest.extents["oy"] < 4:
-        return
-    if nest.window_dims:
-        return
-    geometry = rolling(nest, "oy", "ky")
-    if geometry is None or len(geometry.steady) < 4:
-        return
-    columns = [d for d in dims if d != "oy"]
-    for width in (4, 5, 6, 3) if columns else (1,):
-        if columns and width > nest.extents[columns[0]]:
-            continue
-        for unrolled in (1, 2, 3):
-            loops: list[tuple[str, Segments]] = []
-            for dim in columns:
-                loops.append((dim, uniform_segments(nest, dim, width)))
-            loops += [(d, ((1, nest.extents[d]),)) for d in nest.filter_dims]
-            loops.append(("oy", ((1, nest.extents["oy"]),)))
-            loops += [(d, ((nest.extents[d], 1),)) for d in nest.reduction_dims]
-            for chunk in (3, 4, 5):
-                yield Schedule(
-                    loops=tuple(loops),
-                    tile=tuple(columns),
-                    unroll=tuple(nest.reduction_dims),
-                    chunk=chunk,
-                    roll=("oy", "ky", unrolled),
-                )
-
-
-def _tile_candidates(nest: Nest) -> Iterator[Schedule]:
-    yield from _rolled_candidates(nest)
-    pixel, filter_ = tile_dims(nest)
-    for m, n in _tile_sizes(nest, pixel, filter_, 8):
-        tiles = {d: k for d, k in ((pixel, m), (filter_, n)) if d is not None}
-        seen = set()
-        for points in (4, 8, 16, 32):
-            accumulators = pooled_points(nest) * m * n
-            if points * accumulators > MAX_BODY_TERMS:
-                continue
-            for use_trim in (True, False) if trimmable(nest) and peelable(nest) else (True,):
-                schedule = mac_schedule(nest, tiles, points, use_trim=use_trim)
-                if accumulators + m + n + 2 > 32:
-                    schedule = replace(schedule, chunk=2 * n)
-                if schedule not in seen:
-                    seen.add(schedule)
-                    yield schedule
-
-
-def _dense_candidates(nest: Nest) -> Iterator[Schedule]:
-    """No pixels to share weights: each is loaded once, by load-multiple, the product takes its register."""
-    _, filter_ = tile_dims(nest)
-    filters = nest.extents[filter_] if filter_ else 1
-    sizes = sorted(range(1, min(filters, 16) + 1), key=lambda n: (-(-filters // n), n))[:2]
-    sizes += [n for n in (16, 8, 4) if n <= filters and n not in sizes]
-    for n in sizes:
-        tiles = {filter_: n} if filter_ else {}
-        for points in (4, 8, 12):
-            for multiple in ((), ("w",)):
-                chunk = min(12, 28 - n) // n * n or min(12, 28 - n)
-                yield mac_schedule(nest, tiles, points, points_per_step=4, chunk=chunk, early=("x",), multiple=multiple)
 
 
 def plain_dim(nest: Nest) -> str:
@@ -319,7 +257,7 @@ def plain_dim(nest: Nest) -> str:
     return [d for d in nest.parallel_dims if d not in nest.window_dims][-1]
 
 
-def plain_schedule(nest: Nest, size: int, points: int, **options: object) -> Schedule:
+def plain_schedule(nest: Nest, size: int, points: int, **options: Any) -> Schedule:
     """A nest without weights: a tile of `size` neighbouring results, the window unrolled as far as `points` allows."""
     forced = guarded_reductions(nest, None)
     dim = plain_dim(nest)
@@ -330,28 +268,3 @@ def plain_schedule(nest: Nest, size: int, points: int, **options: object) -> Sch
     return make_schedule(
         nest, {dim: min(size, nest.extents[dim])}, steps, nest.reduction_dims, vector=vector, hoist=costly, **options
     )
-
-
-def _plain_candidates(nest: Nest) -> Iterator[Schedule]:
-    sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
-    extent = nest.extents[plain_dim(nest)] * pooled_points(nest)
-    for size in sizes:
-        if size > extent:
-            break
-        for points in (4, 9, 16):
-            for multiple in ((), ("x",)):
-                if multiple and keeps_in_core(nest):
-                    continue
-                schedule = plain_schedule(nest, size, points, multiple=multiple)
-                yield schedule
-                if schedule.hoist:
-                    yield replace(schedule, hoist=False)
-            if not nest.reduction:
-                break
-
-
-def keeps_in_core(nest: Nest) -> bool:
-    """Whether the values stay in core registers (load-multiple is for single-precision registers only)."""
-    from ml4f.backend.loop.expand import keeps_bits
-
-    return keeps_bits(nest)

@@ -1,36 +1,116 @@
-"""Chooses a schedule: prices the candidates and takes the fastest, or the smallest of those that are nearly as fast."""
+"""Chooses the schedules of all nests of a program together: which kernels should be fast and which small.
+
+Every nest has a trade-off between cycles and code (`candidates.py`). Starting with the fastest of each, the exchange
+that saves the most bytes for a cycle is made first, then the next best: a path along which a program gets smaller and
+slower. What is wanted, a goal or a limit, picks a place on it. Equal nests have one kernel, whose code counts once.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+from ml4f.backend.loop.candidates import Candidate, candidates
 from ml4f.backend.loop.nest import Nest, Schedule
-from ml4f.backend.loop.pricing import Price, price
-from ml4f.backend.loop.schedules import candidates, default_schedule
 
-TOLERANCE = 1.01
-"""A candidate that costs at most 1 % more cycles than the best may win by its size."""
+Goal = Literal["speed", "balanced", "size"]
+
+CYCLES_OF_FASTEST: dict[Goal, float] = {"speed": 1.002, "balanced": 1.025, "size": 1.3}
+"""The smallest code wins that takes at most so many times the cycles of the fastest; an estimate is good to 0.2 %."""
+FIXED_BYTES = 100
+"""What an object has besides kernels: entry, saving of registers, return."""
 
 
-@lru_cache(maxsize=256)
-def choose_schedule(nest: Nest, tolerance: float = TOLERANCE) -> tuple[Schedule, Price]:
-    """The best schedule and its price. Deterministic."""
-    priced: list[tuple[Price, Schedule]] = []
-    seen: set[Schedule] = set()
-    for schedule in candidates(nest):
-        if schedule in seen:
-            continue
-        seen.add(schedule)
-        result = price(nest, schedule)
-        if result is not None and result.feasible:
-            priced.append((result, schedule))
-    if not priced:
-        schedule = default_schedule(nest)
-        result = price(nest, schedule)
-        if result is None:
-            raise ValueError("the default schedule does not fit the nest")
-        return schedule, result
-    limit = min(p.cycles for p, _ in priced) * tolerance
-    good = [(p.code_bytes, p.cycles, i) for i, (p, _) in enumerate(priced) if p.cycles <= limit]
-    best = min(good)[2]
-    return priced[best][1], priced[best][0]
+@dataclass(frozen=True)
+class Totals:
+    """Estimated cycles of a run, and bytes of code."""
+
+    cycles: float
+    code_bytes: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate for each different nest, their totals, and the totals of the fastest choice."""
+
+    candidates: dict[Nest, Candidate]
+    totals: Totals
+    fastest: Totals
+
+
+class _Path:
+    """The way from the fastest kernels to the smallest ones."""
+
+    def __init__(self, nests: Sequence[Nest]):
+        self.counts = Counter(nests)
+        self.hulls = {nest: convex(candidates(nest)) for nest in self.counts}
+        exchanges: list[tuple[float, Nest, int]] = []
+        for nest, hull in self.hulls.items():
+            for i in range(len(hull) - 1):
+                exchanges.append((self._rate(nest, hull[i], hull[i + 1]), nest, i + 1))
+        self.exchanges = sorted(exchanges, key=lambda e: -e[0])
+        start = dict.fromkeys(self.counts, 0)
+        self.places = [self.totals(start)]
+        for _, nest, i in self.exchanges:
+            start[nest] = i
+            self.places.append(self.totals(start))
+
+    def _rate(self, nest: Nest, fast: Candidate, small: Candidate) -> float:
+        """Bytes saved for a cycle."""
+        return (fast.code_bytes - small.code_bytes) / max((small.cycles - fast.cycles) * self.counts[nest], 1e-9)
+
+    def totals(self, chosen: dict[Nest, int]) -> Totals:
+        cycles = sum(self.hulls[n][i].cycles * self.counts[n] for n, i in chosen.items())
+        return Totals(cycles, FIXED_BYTES + sum(self.hulls[n][i].code_bytes for n, i in chosen.items()))
+
+    def choice(self, limit: float) -> Choice:
+        """The smallest code of at most `limit` cycles: along the path, then by single exchanges that still fit."""
+        place = max(i for i, totals in enumerate(self.places) if totals.cycles <= limit or i == 0)
+        chosen = {nest: hull[0] for nest, hull in self.hulls.items()}
+        for _, nest, i in self.exchanges[:place]:
+            chosen[nest] = self.hulls[nest][i]
+        totals = self.places[place]
+        while True:
+            best: tuple[float, Nest, Candidate, float] | None = None
+            for nest, now in chosen.items():
+                for candidate in candidates(nest):
+                    slower = self.counts[nest] * (candidate.cycles - now.cycles)
+                    smaller = now.code_bytes - candidate.code_bytes
+                    if smaller > (best[0] if best else 0) and totals.cycles + slower <= limit:
+                        best = smaller, nest, candidate, slower
+            if best is None:
+                return Choice(chosen, totals, self.places[0])
+            smaller, nest, candidate, slower = best
+            chosen[nest] = candidate
+            totals = Totals(totals.cycles + slower, totals.code_bytes - smaller)
+
+
+def convex(front: Sequence[Candidate]) -> list[Candidate]:
+    """The lower convex hull of a front: each exchange saves fewer bytes for a cycle than the one before."""
+    hull: list[Candidate] = []
+    for candidate in front:
+        while len(hull) > 1 and _above(hull[-2], hull[-1], candidate):
+            hull.pop()
+        hull.append(candidate)
+    return hull
+
+
+def _above(a: Candidate, b: Candidate, c: Candidate) -> bool:
+    """Whether b lies on or above the line from a to c."""
+    return (b.code_bytes - a.code_bytes) * (c.cycles - a.cycles) >= (c.code_bytes - a.code_bytes) * (
+        b.cycles - a.cycles
+    )
+
+
+def choose(nests: Sequence[Nest], goal: Goal = "balanced") -> Choice:
+    """The schedules of a program's nests. Deterministic."""
+    path = _Path(nests)
+    return path.choice(CYCLES_OF_FASTEST[goal] * path.places[0].cycles)
+
+
+def choose_schedule(nest: Nest) -> tuple[Schedule, Candidate]:
+    """The fastest schedule of a nest alone, and what it costs; it is for `Candidate.nest`, an equal of the nest."""
+    fastest = candidates(nest)[0]
+    return fastest.schedule, fastest

@@ -37,6 +37,7 @@ SINGLE_CONDITION = {"eq": "eq", "ne": "ne", "lt": "mi", "le": "ls", "gt": "gt", 
 CMP = form(
     "alu",
     ("0100 0010 10 mmm nnn", "cmp.n {n:l}, {m:l}"),
+    ("0100 0101 n mmmm nnn", "cmp.n {n:r}, {m:r}"),
     ("1110 1011 1011 nnnn 0000 1111 0000 mmmm", "cmp.w {n:r}, {m:r}"),
 )
 CMP_IMM = form(
@@ -79,7 +80,7 @@ class SelectOp(ThumbOp):
         return number(self._operands[2]), number(self._operands[3])
 
     def size_bound(self) -> int:
-        return 8
+        return 6
 
     def parts(self, placement: Placement) -> Sequence[Part]:
         name = CORE_CONDITION[self.predicate.data]

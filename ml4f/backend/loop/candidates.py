@@ -1,0 +1,312 @@
+"""The schedules of a nest that are worth pricing, and their trade-off between cycles and code.
+
+Candidates come in families: members of a family differ only in how many reduction points their body has. A loop's
+overhead and a step's code are the same in all of them, so that two prices give those of all others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
+from ml4f.backend.loop.pricing import Price, price
+from ml4f.backend.loop.roll import rolling
+from ml4f.backend.loop.schedules import (
+    costly_epilogue,
+    default_schedule,
+    guarded_reductions,
+    input_strides,
+    mac_schedule,
+    pixel_dims,
+    plain_dim,
+    plain_schedule,
+    pooled_points,
+    shares_inputs,
+    split,
+    split_taps,
+    tile_dims,
+    trimmable,
+    unroll_order,
+)
+
+MAX_BODY_TERMS = 400
+"""The largest number of products in one body; more makes no measurable difference and costs code."""
+MAX_WHOLE_TERMS = 720
+"""The same for a body that needs no loop around it."""
+TILES = 8
+TILE_TOLERANCE = 1.05
+"""Tiles whose families are priced: at most so many, and none whose loads cost 5 % more than the best one's."""
+COMPACT_TILES = 4
+"""Further tiles that divide the nest evenly, for their small code."""
+PEELED_TERMS = 32
+"""With more reduction points than this, peeled rows are too much code."""
+MAX_TILE_VALUES = 31
+"""Accumulators, inputs, weights and a product: with one more there is no second product, and adding has to wait."""
+DENSE_WORDS = 28
+"""Registers for a dense kernel's accumulators and weights; four are inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A schedule, the nest it is for (equal in meaning to the one searched for), and what it costs."""
+
+    nest: Nest
+    schedule: Schedule
+    cycles: float
+    code_bytes: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """Schedules of one tile that unroll one reduction dim as in `steps`, and the `inner` points of other dims wholly.
+
+    `linear`: all steps cost alike, which is not so for taps that neighbouring pixels share.
+    """
+
+    nest: Nest
+    tiles: tuple[tuple[str, int], ...]
+    dim: str
+    inner: int
+    steps: tuple[int, ...]
+    linear: bool = True
+    use_trim: bool = True
+    chunk: int = 0
+    peel: bool = True
+    multiple: tuple[str, ...] = ()
+
+    def schedule(self, unrolled: int) -> Schedule:
+        return mac_schedule(
+            self.nest,
+            dict(self.tiles),
+            self.inner * unrolled,
+            use_trim=self.use_trim,
+            peel=self.peel,
+            multiple=self.multiple,
+            chunk=self.chunk,
+            pixels_first=self.chunk > 0,
+        )
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Prices two members, or all if they are not alike, and derives the others; nothing if values do not fit."""
+        members = [(u, self.schedule(u)) for u in self.steps]
+        priced: list[Price] = []
+        for _, schedule in members[:2] if self.linear else members:
+            result = price(self.nest, schedule)
+            if result is None or not result.feasible:
+                return
+            priced.append(result)
+            yield Candidate(self.nest, schedule, result.cycles, result.code_bytes)
+        if len(priced) == len(members):
+            return
+        trips = [_trips(s.segments[self.dim]) for _, s in members]
+        copies = [_copies(s.segments[self.dim]) for _, s in members]
+        first, second = priced
+        per_trip = _slope(first.cycles, second.cycles, trips[0], trips[1])
+        per_copy = _slope(first.code_bytes, second.code_bytes, copies[0], copies[1])
+        for i, (_, schedule) in enumerate(members[2:], 2):
+            cycles = second.cycles + per_trip * (trips[i] - trips[1])
+            code = second.code_bytes + per_copy * (copies[i] - copies[1])
+            yield Candidate(self.nest, schedule, cycles, code)
+
+
+def _trips(segments: Segments) -> int:
+    """How often loops over a dim jump back."""
+    return sum(count for _, count in segments if count > 1)
+
+
+def _copies(segments: Segments) -> int:
+    """How many points of a dim have code of their own."""
+    return sum(step for step, _ in segments)
+
+
+def _slope(first: float, second: float, a: int, b: int) -> float:
+    return 0.0 if a == b else (second - first) / (b - a)
+
+
+def front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Those than which no other is both faster and smaller: fastest first."""
+    best = math.inf
+    kept: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: (c.cycles, c.code_bytes)):
+        if candidate.code_bytes < best:
+            best = candidate.code_bytes
+            kept.append(candidate)
+    return tuple(kept)
+
+
+@lru_cache(maxsize=512)
+def candidates(nest: Nest) -> tuple[Candidate, ...]:
+    """The trade-off of a nest, fastest first; never empty."""
+    if nest.combine != "mac":
+        found = front(_priced(nest, _plain_schedules(nest)))
+    elif any(nest.extents[d] > 1 for d in pixel_dims(nest)):
+        found = _convolution(nest)
+    else:
+        found = front(_priced(nest, _dense_schedules(nest)))
+    return found or tuple(_priced(nest, [default_schedule(nest)], anything=True))
+
+
+def _priced(nest: Nest, schedules: Iterable[Schedule], anything: bool = False) -> Iterator[Candidate]:
+    for schedule in dict.fromkeys(schedules):
+        result = price(nest, schedule)
+        if result is not None and (anything or result.feasible):
+            yield Candidate(nest, schedule, result.cycles, result.code_bytes)
+
+
+# Convolutions
+
+
+def _convolution(nest: Nest) -> tuple[Candidate, ...]:
+    """Families of the best tiles; those that made it to the front are tried with the options that make code smaller."""
+    found = list(_rolled(nest))
+    families: dict[Candidate, Family] = {}
+    variants = [v for v in (split_taps(nest), nest) if v is not None]
+    for variant in variants:
+        for family in _families(variant):
+            for candidate in family.candidates():
+                families[candidate] = family
+                found.append(candidate)
+    best = front(found)
+    for family in dict.fromkeys(families[c] for c in best if c in families):
+        for option in (replace(family, multiple=("w",)), replace(family, peel=False)):
+            found += option.candidates()
+    return front(found)
+
+
+def _families(nest: Nest) -> Iterator[Family]:
+    pixel, filter_ = tile_dims(nest)
+    trim = trimmable(nest)
+    peelable = nest.terms() // max(math.prod(n for _, n in nest.parallel), 1) <= PEELED_TERMS
+    for m, n in tile_sizes(nest, pixel, filter_):
+        tiles = tuple((d, k) for d, k in ((pixel, m), (filter_, n)) if d is not None)
+        accumulators = pooled_points(nest) * m * n
+        chunk = 0 if accumulators + pooled_points(nest) * m + n < MAX_TILE_VALUES else 2 * n
+        for use_trim in (True, False) if trim and peelable else (True,):
+            forced = guarded_reductions(nest, trim if use_trim else None)
+            order = [d for d in unroll_order(nest, pixel) if not (use_trim and trim and d == trim[1])]
+            free = [d for d in order if d not in forced]
+            inner = math.prod(nest.extents[d] for d in forced)
+            for dim in reversed(free):
+                taps = shares_inputs(nest, dim, pixel)
+                steps = _steps(nest.extents[dim], inner * accumulators, taps, dim == free[0])
+                yield Family(nest, tiles, dim, inner, steps, not taps, use_trim, chunk)
+                inner *= nest.extents[dim]
+                if inner * accumulators > MAX_WHOLE_TERMS:
+                    break
+            if not free:
+                yield Family(nest, tiles, "", inner, (1,), False, use_trim, chunk)
+
+
+def _steps(extent: int, terms: int, taps: bool, outermost: bool) -> tuple[int, ...]:
+    """How far to unroll a dim of `terms` products a point. Taps one or all; all of them is the next dim's step of 1."""
+    if taps:
+        return (1, extent) if outermost and extent * terms <= MAX_WHOLE_TERMS else (1,)
+    last = extent if outermost else extent - 1
+    limits = {extent: MAX_WHOLE_TERMS, 1: MAX_BODY_TERMS * terms}
+    return tuple(u for u in range(1, last + 1) if u * terms <= limits.get(u, MAX_BODY_TERMS)) or (1,)
+
+
+def tile_sizes(nest: Nest, pixel: str | None, filter_: str | None) -> list[tuple[int, int]]:
+    """The tiles with the fewest loads and the least left over, best first, then some without remainders."""
+    pixels = nest.extents[pixel] if pixel else 1
+    filters = nest.extents[filter_] if filter_ else 1
+    window = pooled_points(nest)
+    x, strides = nest.by_role["x"].map, input_strides(nest, pixel)
+    taps = max((nest.extents[d] for d in nest.reduction_dims if x.coefficient(d) in strides), default=1)
+
+    def cost(size: tuple[int, int]) -> float:
+        total = 0.0
+        for size_m, count_m in split(pixels, size[0]):
+            for size_n, count_n in split(filters, size[1]):
+                loads = (window * size_m + taps - 1) / taps + size_n + 1
+                total += count_m * count_n * (2 * window * size_m * size_n + loads)
+        return total
+
+    sizes = [
+        (m, n)
+        for m in range(1, min(pixels, 12) + 1)
+        for n in range(1, min(filters, 16) + 1)
+        if window * m * n + n + (window * m if taps > 1 else min(window * m, 2)) < MAX_TILE_VALUES
+    ]
+    sizes = sorted(sizes, key=cost) or [(1, 1)]
+    limit = TILE_TOLERANCE * cost(sizes[0])
+    best = [s for s in sizes[:TILES] if cost(s) <= limit]
+    even = [s for s in sizes if not pixels % s[0] and not filters % s[1] and s not in best]
+    return best + even[:COMPACT_TILES]
+
+
+def _rolled(nest: Nest) -> Iterator[Candidate]:
+    """Depthwise-like: one channel's weights stay in registers while the rows go by."""
+    dims = pixel_dims(nest)
+    if not {"oy", "ky"} <= set(nest.extents) or "oy" not in dims or len(dims) > 2:
+        return
+    if any(not nest.by_role["x"].map.mentions(d) for d in nest.filter_dims) or nest.extents["oy"] < 4:
+        return
+    if nest.window_dims:
+        return
+    geometry = rolling(nest, "oy", "ky")
+    if geometry is None or len(geometry.steady) < 4:
+        return
+    columns = [d for d in dims if d != "oy"]
+
+    def schedule(width: int, unrolled: int) -> Schedule:
+        loops: list[tuple[str, Segments]] = [(d, uniform_segments(nest, d, width)) for d in columns]
+        loops += [(d, ((1, nest.extents[d]),)) for d in nest.filter_dims]
+        loops.append(("oy", ((1, nest.extents["oy"]),)))
+        loops += [(d, ((nest.extents[d], 1),)) for d in nest.reduction_dims]
+        reductions = tuple(nest.reduction_dims)
+        return Schedule(tuple(loops), tuple(columns), reductions, chunk=width, roll=("oy", "ky", unrolled))
+
+    widths = [w for w in (6, 5, 4, 3, 2) if w <= nest.extents[columns[0]]] if columns else [1]
+    narrow = list(_priced(nest, (schedule(w, 1) for w in widths)))
+    yield from narrow
+    for candidate in front(narrow)[:2]:
+        yield from _priced(nest, (schedule(candidate.schedule.chunk, unrolled) for unrolled in (2, 3)))
+
+
+# Kernels without pixels that share weights, and without weights
+
+
+def _dense_schedules(nest: Nest) -> Iterator[Schedule]:
+    """Each weight is loaded once, by load-multiple, and the product takes its register."""
+    _, filter_ = tile_dims(nest)
+    filters = nest.extents[filter_] if filter_ else 1
+    sizes = sorted(range(1, min(filters, 16) + 1), key=lambda n: (-(-filters // n), n))[:2]
+    sizes += [n for n in (16, 8, 4, 2) if n <= filters and n not in sizes]
+    for n in sizes:
+        tiles = {filter_: n} if filter_ else {}
+        chunk = min(12, DENSE_WORDS - n) // n * n or min(12, DENSE_WORDS - n)
+        for points in (4, 8, 12):
+            for multiple in ((), ("w",)):
+                for peel in (True, False):
+                    yield mac_schedule(
+                        nest, tiles, points, points_per_step=4, chunk=chunk, early=("x",), multiple=multiple, peel=peel
+                    )
+
+
+def _plain_schedules(nest: Nest) -> Iterator[Schedule]:
+    sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
+    extent = nest.extents[plain_dim(nest)] * pooled_points(nest)
+    for size in sizes:
+        if size > extent:
+            break
+        for points in (4, 9, 16):
+            for multiple in ((), ("x",)):
+                if multiple and keeps_in_core(nest):
+                    continue
+                schedule = plain_schedule(nest, size, points, multiple=multiple)
+                yield schedule
+                if schedule.hoist:
+                    yield replace(schedule, hoist=False)
+            if not nest.reduction:
+                break
+
+
+def keeps_in_core(nest: Nest) -> bool:
+    """Whether the values stay in core registers (load-multiple is for single-precision registers only)."""
+    from ml4f.backend.loop.expand import keeps_bits
+
+    return keeps_bits(nest)

@@ -1,0 +1,76 @@
+"""The schedule search: fronts of candidates, and the choice for all nests of a program together."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from nests import random_kernel
+
+from ml4f.backend.loop import kernels
+from ml4f.backend.loop.candidates import candidates
+from ml4f.backend.loop.nest import Nest, Step
+from ml4f.backend.loop.pricing import price
+from ml4f.backend.loop.schedules import split_taps
+from ml4f.backend.loop.search import CYCLES_OF_FASTEST, Goal, choose, convex
+
+RELU = [Step("activation", None, "relu")]
+
+
+def convolution(rows: int, filters: int = 16) -> Nest:
+    """A one-dimensional convolution with a window of 2 over 16 channels."""
+    shape, kernel, out = [rows + 1, 1, 16], [2, 1, 16, filters], [rows, 1, filters]
+    return kernels.conv2d(shape, kernel, out, [1, 1], [1, 1], [0] * 4, 1, True, RELU)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_front_trades_cycles_for_code(seed: int):
+    nest, _, _ = random_kernel(np.random.default_rng(seed))
+    front = candidates(nest)
+    cycles, code = [c.cycles for c in front], [c.code_bytes for c in front]
+    assert cycles == sorted(cycles) and code == sorted(code, reverse=True) and len(set(code)) == len(code)
+    hull = convex(front)
+    assert hull[0] == front[0] and hull[-1] == front[-1] and set(hull) <= set(front)
+    rates = [(a.code_bytes - b.code_bytes) / (b.cycles - a.cycles) for a, b in itertools.pairwise(hull)]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "nest", [convolution(22), convolution(21), convolution(47, 13), kernels.dense(1, 128, 40, True)]
+)
+def test_derived_prices_are_those_of_an_expansion(nest: Nest):
+    for candidate in candidates(nest):
+        exact = price(candidate.nest, candidate.schedule)
+        assert exact is not None and exact.feasible
+        assert candidate.cycles == pytest.approx(exact.cycles, rel=0.01)
+        assert candidate.code_bytes == pytest.approx(exact.code_bytes, rel=0.04)
+
+
+def test_goals_take_the_cycles_they_may_and_no_more():
+    nests = [convolution(22), convolution(21), kernels.dense(1, 336, 4, True)]
+    goals: list[Goal] = ["speed", "balanced", "size"]
+    chosen = {goal: choose(nests, goal) for goal in goals}
+    for goal, choice in chosen.items():
+        assert choice.totals.cycles <= CYCLES_OF_FASTEST[goal] * choice.fastest.cycles
+    sizes = [chosen[goal].totals.code_bytes for goal in goals]
+    assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
+
+
+def test_equal_nests_are_one_kernel():
+    """What counts is code a program: a nest used four times is worth more code than one used once."""
+    often, once = convolution(22), convolution(21)
+    choice = choose([often] * 50 + [once])
+    assert choice.candidates[often].code_bytes > choice.candidates[once].code_bytes
+    alone, twice = choose([often]), choose([often, often])
+    assert twice.totals.code_bytes == alone.totals.code_bytes
+    assert twice.totals.cycles == 2 * alone.totals.cycles
+
+
+def test_taps_are_split_from_channels():
+    nest = convolution(22)
+    assert nest.reduction == (("c", 32),)
+    split = split_taps(nest)
+    assert split is not None and sorted(n for _, n in split.reduction) == [2, 16]
+    assert {o.role: o.map.constant for o in split.operands} == {o.role: o.map.constant for o in nest.operands}
+    assert split_taps(kernels.dense(5, 32, 8, True)) is None
