@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NN_OPTIMIZE = (
+    "nn-recognize-activations",
     "nn-canonicalize",
     "nn-fold-batch-norm",
     "nn-fuse-activation",

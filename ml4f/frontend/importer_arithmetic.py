@@ -103,13 +103,18 @@ def variadic(op: type[nn.BinaryOp]) -> Callable[[Importer, Node], None]:
 
 
 def power(importer: Importer, node: Node) -> None:
-    """Pow with the exponents 1, 2, 0.5 and -1."""
+    """Pow with the exponents 1, 2, 3, 0.5 and -1."""
     exponent = importer.const(node.proto.input[1])
-    functions = {1.0: "linear", 2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}
+    functions = {1.0: "linear", 2.0: "square", 3.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}
     value = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else math.nan
     if value not in functions:
-        raise NotSupported("the exponent must be the constant 1, 2, 0.5 or -1")
-    emit_activation(importer, node, functions[value])
+        raise NotSupported("the exponent must be the constant 1, 2, 3, 0.5 or -1")
+    base, output = node.proto.input[0], node.proto.output[0]
+    if value != 3.0:
+        emit_activation(importer, node, functions[value])
+        return
+    emit_activation(importer, node, "square", (), base, f"{output}/square")
+    combine(importer, node, nn.MulOp, base, f"{output}/square", output)
 
 
 def batch_normalization(importer: Importer, node: Node) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from math import prod
 
 import numpy as np
-from xdsl.dialects.builtin import IntegerAttr, i64
+from xdsl.dialects.builtin import IntegerAttr, StringAttr, i64
+from xdsl.ir import SSAValue
 
+from ml4f.dialects.nn import ActAttr, numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_arithmetic as arithmetic
 from ml4f.frontend import importer_copies as copies
@@ -92,6 +94,32 @@ def softmax(importer: Importer, node: Node) -> None:
         source = importer.reshaped(x.value, ordered)
         value = importer.emit(nn.SoftmaxOp, [source], ordered, axis=IntegerAttr(x.order.index(axis), i64))
     importer.result(node.proto.output[0], Tensor(value, x.shape, x.order))
+
+
+def log_softmax(importer: Importer, node: Node) -> None:
+    """x - max - log(sum(exp(x - max))), which does not lose small probabilities."""
+    x = importer.tensor(node.proto.input[0])
+    rank = len(x.shape)
+    axis = int(node.get("axis", -1 if importer.opset >= 13 else 1)) % max(rank, 1)
+    if importer.opset < 13 and prod(x.shape[axis + 1 :]) > 1:
+        raise NotSupported("over several dimensions; export the model with opset 13 or newer")
+    ordered, position = x.ordered, x.order.index(axis)
+    shape = (prod(ordered[:position]), ordered[position], prod(ordered[position + 1 :]))
+    value = importer.reshaped(x.value, shape)
+    rows = (shape[0], shape[2])
+
+    def reduced(operand: SSAValue, kind: str) -> SSAValue:
+        return importer.emit(nn.ReduceOp, [operand], rows, axes=numbers([1]), kind=StringAttr(kind))
+
+    def minus_row(operand: SSAValue, row: SSAValue) -> SSAValue:
+        return importer.emit(nn.SubOp, [operand, importer.reshaped(row, (shape[0], 1, shape[2]))], shape)
+
+    def applied(operand: SSAValue, name: str, extents: tuple[int, ...]) -> SSAValue:
+        return importer.emit(nn.ActivationOp, [operand], extents, act=ActAttr.of(name))
+
+    shifted = minus_row(value, reduced(value, "max"))
+    total = applied(reduced(applied(shifted, "exp", shape), "sum"), "log", rows)
+    importer.result(node.proto.output[0], Tensor(minus_row(shifted, total), x.shape, x.order))
 
 
 # Dense layers
@@ -186,6 +214,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Identity": shape_ops.identity,
     "LeakyRelu": _activation("leaky_relu", ("alpha", 0.01)),
     "Log": _activation("log"),
+    "LogSoftmax": log_softmax,
     "MatMul": matmul,
     "Max": arithmetic.variadic(nn.MaxOp),
     "MaxPool": windows.max_pool,

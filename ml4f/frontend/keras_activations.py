@@ -49,7 +49,9 @@ def _log_sigmoid(c: LayerContext, x: Value) -> Value:
 
 
 def _log_softmax(c: LayerContext, x: Value) -> Value:
-    return c.pointwise("Log", softmax(c, x, -1))
+    if x.rank < 2:
+        raise Refused("log_softmax needs an input with a dimension besides the batch")
+    return c.pointwise("LogSoftmax", x, axis=-1)
 
 
 def softmax(c: LayerContext, x: Value, axis: int) -> Value:

@@ -11,6 +11,7 @@ _MODULES = {
     "nn-canonicalize": ("nn_canonicalize", "NnCanonicalizePass"),
     "nn-fold-batch-norm": ("nn_fold_batch_norm", "NnFoldBatchNormPass"),
     "nn-fuse-activation": ("nn_fuse_activation", "NnFuseActivationPass"),
+    "nn-recognize-activations": ("nn_recognize_activations", "NnRecognizeActivationsPass"),
     "nn-remove-dead-channels": ("nn_remove_dead_channels", "NnRemoveDeadChannelsPass"),
     "nn-remove-dead-code": ("nn_remove_dead_code", "NnRemoveDeadCodePass"),
     "nn-round-weights": ("nn_round_weights", "NnRoundWeightsPass"),
