@@ -609,15 +609,22 @@ def run_firmware(object_bytes: bytes, directory: Path, inputs: str | None = None
     """Builds the firmware for the object and runs it in QEMU: the exit code and the lines printed."""
     (directory / "hand-made.c").write_text(c_source(object_bytes, "hand-made", "a test"))
     (directory / "hand-made.h").write_text(c_header(object_bytes, "hand-made", "a test"))
+    if inputs is None:
+        return run_firmware_of(directory, "hand-made")
+    (directory / "input.txt").write_text(inputs)
+    return run_firmware_of(directory, "hand-made", directory / "input.txt")
+
+
+def run_firmware_of(directory: Path, model: str, inputs: Path | None = None) -> tuple[int, list[str]]:
+    """The same for the C source `model`.c and .h in a directory."""
     variables = [
         f"MODEL_DIR={directory}",
-        "MODEL=hand-made",
+        f"MODEL={model}",
         f"BUILD={directory / 'build'}",
         f"PYTHON={sys.executable}",
     ]
     if inputs is not None:
-        (directory / "input.txt").write_text(inputs)
-        variables.append(f"INPUT={directory / 'input.txt'}")
+        variables.append(f"INPUT={inputs}")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     make = ["make", "--no-print-directory", "-C", str(FIRMWARE), *variables]
     built = subprocess.run(make, capture_output=True, text=True, env=environment, timeout=120)
