@@ -247,7 +247,7 @@ def _layer(layout: Layout, sites: list[tuple[CallSite, int]], seen: set[str]) ->
     shape = _shape(last.get("shape"))
     input_shape = _shape(sites[0][0].attributes.get("input_shape"))
     return LayerStats(
-        "+".join(names) or sites[-1][0].callee,
+        "+".join(dict.fromkeys(names)) or sites[-1][0].callee,
         operator.data if isinstance(operator, StringAttr) else "kernel",
         input_shape,
         shape,

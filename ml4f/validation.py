@@ -56,7 +56,7 @@ class Layer:
         """The model's layers it computes."""
         names = self.calls[-1].attributes.get("layers")
         listed = [n.data for n in names if isinstance(n, StringAttr)] if isinstance(names, ArrayAttr) else []
-        return "+".join(listed) or self.calls[-1].callee
+        return "+".join(dict.fromkeys(listed)) or self.calls[-1].callee
 
     @property
     def operator(self) -> str:

@@ -80,6 +80,15 @@ def test_an_object_evaluates_as_when_it_was_compiled(run: Run, tmp_path: Path) -
     assert sum(map(sum, result["confusion"])) == result["samples"] == 200
 
 
+def test_getting_started_shows_what_is_printed(run: Run) -> None:
+    guide = (ROOT / "docs" / "getting-started.md").read_text()
+    shown = re.search(r"^    Accuracy: .*\n(    [ \d]+\n)+", guide, re.MULTILINE)
+    assert shown is not None
+    arguments = ("--eval", MODELS / "watch_gesture.test.json", "--no-validate")
+    _, out, _ = run(MODELS / "watch_gesture.h5", *arguments)
+    assert out.splitlines()[:-2] == [line.removeprefix("    ") for line in shown[0].splitlines()]
+
+
 def test_statistics_of_layers(iris: Path) -> None:
     layers = json.loads((iris / "iris_mlp_layerStats.json").read_text())
     assert {"name", "inputShape", "outputShape", "cycles", "codeBytes", "weightBytes", "arenaBytes", "macs"} <= set(

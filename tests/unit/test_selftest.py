@@ -5,6 +5,8 @@ says so.
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -30,6 +32,12 @@ ORIGINAL_CYCLES = {
     "avgPool": 300_835,
 }
 """Modelled cycles of the original ml4f's code, by the same rules."""
+README = Path(__file__).resolve().parents[2] / "README.md"
+README_ROW = re.compile(r"^\| (\w+) \| [^|]* \| ([\d,]+)[^|]*\| ([\d,]+)[^|]*\| ([\d,]+)[^|]*\|$", re.MULTILINE)
+README_FIGURES = {
+    name: tuple(int(n.replace(",", "")) for n in row) for name, *row in README_ROW.findall(README.read_text())
+}
+"""Cycles, arena and code of samples, as the README states them."""
 SHARED = shared_models()
 SHARED_SAMPLES = sorted(path.stem for path in (SHARED / "samples").glob("*.onnx")) if SHARED else []
 DISTANCE = 1e-4
@@ -44,7 +52,15 @@ def test_sample_is_right(name: str) -> None:
     x = np.random.default_rng(99).standard_normal((1, *compilation.input_shape)).astype(np.float32)
     expected = Reference(model).run([x])[model.graph.output[0].name]
     np.testing.assert_allclose(compilation.predict(x), expected, rtol=0, atol=DISTANCE * np.abs(expected).max())
-    assert compilation.stats.cycles <= ORIGINAL_CYCLES.get(name, math.inf)
+    stats = compilation.stats
+    assert stats.cycles <= ORIGINAL_CYCLES.get(name, math.inf)
+    if name in README_FIGURES:
+        figures = (stats.cycles, stats.arena_bytes, stats.code_bytes)
+        assert all(figure <= stated for figure, stated in zip(figures, README_FIGURES[name], strict=True)), "README.md"
+
+
+def test_the_readme_states_figures() -> None:
+    assert set(README_FIGURES) == set(ORIGINAL_CYCLES)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
