@@ -121,8 +121,8 @@ class _Planner:
 class LoopPlanMemoryPass(ModulePass):
     """Places buffers so that no element is overwritten while it is still needed; an output may slide over its input.
 
-    Runs a kernel backwards (`reverse` in its schedule) where that makes the arena smaller. The program's `arena_bound` is
-    what no plan of these schedules can go below; see `ml4f.backend.memory`.
+    Runs a kernel backwards (`reverse` in its schedule) where that makes the arena smaller. The program's `arena_bound`
+    is what no plan of these schedules can go below; see `ml4f.backend.memory`.
 
         loop.buffer @a {bytes = 32 : i64}
     becomes

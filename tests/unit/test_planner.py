@@ -42,7 +42,7 @@ def brute_force(sizes: Sequence[int], pairs: Sequence[Pair], modes_of: Mapping[i
 
 
 def random_problem(rng: np.random.Generator) -> tuple[list[int], list[Pair], dict[int, int], list[tuple[int, ...]]]:
-    """Up to four buffers in a row of steps; neighbours slide, some in either direction, some at isolated differences."""
+    """Up to four buffers in a row of steps; neighbours slide, some in either direction, some at single differences."""
     count = int(rng.integers(2, NODES))
     sizes = [int(n) for n in rng.integers(1, 6, count)]
     spans = sorted((int(s), int(s + rng.integers(0, 3))) for s in rng.integers(0, 3, count))

@@ -54,7 +54,7 @@ class AccessLog:
                 self.access(op)
 
     def access(self, op: v.AccessOp) -> None:
-        strides = op.strides.get_values() if op.strides is not None else ()
+        strides = op.strides.get_values() if op.strides is not None else ()  # pyright: ignore
         address = op.offset.value.data + sum(s * self.numbers[i] for i, s in zip(op.indices, strides, strict=True))
         symbol = self.symbols[op.pointer]
         if isinstance(op, v.LoadByteOp):
@@ -119,7 +119,8 @@ def timeline_of(nest: Nest, schedule: Schedule, sizes: dict[str, int]) -> Timeli
     roles = list(sizes)
     buffers = tuple(roles.index(o.role) if o.role in sizes else None for o in nest.operands)
     traced = trace(nest, schedule, {nest.index_of(role): n for role, n in sizes.items()})
-    return Timeline(tuple(sizes.values()), (Call(0, buffers, (traced,)),), (roles.index("x"),), (roles.index("out"),))
+    ends = (roles.index("x"),), (roles.index("out"),)
+    return Timeline(tuple(sizes.values()), (Call(0, buffers, (traced,)),), *ends)
 
 
 @pytest.mark.parametrize("seed", range(300, 340))

@@ -1,14 +1,14 @@
 """Which places of two buffers exclude each other, element by element.
 
-Every word of a buffer is alive from its first store to its last load. Two words may share an address unless each is born
-before the other dies. Over all pairs of words this gives the *differences* `offset(second) - offset(first)` that a plan
-must avoid: usually an interval, sometimes with holes (a depthwise layer that works channel by channel may overwrite its
-input at multiples of the number of channels).
+Every word of a buffer is alive from its first store to its last load. Two words may share an address unless each is
+born before the other dies. Over all pairs of words this gives the *differences* `offset(second) - offset(first)` that
+a plan must avoid: usually an interval, sometimes with holes (a depthwise layer that works channel by channel may
+overwrite its input at multiples of the number of channels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -39,7 +39,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Call:
-    """One execution of kernel `kernel`: for every operand the number of its buffer, or None, and a trace for each mode."""
+    """One execution of a kernel: for every operand the number of its buffer, or None; a trace for each mode."""
 
     kernel: int
     buffers: tuple[int | None, ...]
@@ -114,7 +114,7 @@ def _order(timeline: Timeline, a: int, b: int) -> tuple[int, int]:
 
 
 def excluded(first: Life, second: Life) -> tuple[int, int] | None:
-    """The least and greatest difference `offset(second) - offset(first)` at which a word would be lost; None: there is none."""
+    """The least and greatest `offset(second) - offset(first)` at which a word would be lost; None: there is none."""
     a, b = np.flatnonzero(first.born != UNBORN), np.flatnonzero(second.born != UNBORN)
     if not a.size or not b.size:
         return None
@@ -250,8 +250,3 @@ def live_sets(timeline: Timeline) -> list[tuple[int, ...]]:
         if not any(set(one) <= set(other) for other in kept):
             kept.append(one)
     return kept
-
-
-def total(sizes: Sequence[int], members: Sequence[int]) -> int:
-    """Words of some buffers side by side."""
-    return sum(sizes[n] for n in members)

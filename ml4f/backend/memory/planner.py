@@ -212,7 +212,7 @@ def first_fit(sizes: Sequence[int], pairs: Sequence[Pair], members: Sequence[int
 def lower_bound(
     sizes: Sequence[int], pairs: Sequence[Pair], live_sets: Sequence[Sequence[int]], budget: int = WORK_LIMIT
 ) -> int:
-    """The largest of the best plans of sets of buffers that are alive together (a set whose search gives up is left out)."""
+    """The largest of the best plans of sets of buffers that are alive together, without sets whose search gives up."""
     bound = max(sizes, default=0)
     for pair in pairs:
         search = _Search(sizes, pairs, (pair.first, pair.second), bound, 1 << 60, _Budget(budget))

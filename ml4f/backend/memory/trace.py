@@ -1,7 +1,7 @@
 """When a kernel touches each element of its buffers: the order of its loads and stores, from nest and schedule.
 
-The nest is expanded by the same code that creates its operations, into a tree of loops and accesses. Every access gets a
-slot, an affine function of the loops' iterations; each element's first store, last store and last load follow by
+The nest is expanded by the same code that creates its operations, into a tree of loops and accesses. Every access gets
+a slot, an affine function of the loops' iterations; each element's first store, last store and last load follow by
 enumerating the addresses. Loops that an address does not depend on are not enumerated: only their first or last
 iteration counts.
 """
