@@ -28,6 +28,7 @@ from ml4f.backend.thumb.object_code import ObjectCode, assemble
 from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError, ValidationError
 from ml4f.frontend.importer import import_onnx
+from ml4f.interpreters.plan_checker import check_plan
 from ml4f.machine import Machine, fits
 from ml4f.output import write_all
 from ml4f.passes import PASSES
@@ -318,6 +319,8 @@ def compile_proto(
                 current.verify()
                 if previous is not None:
                     differential(previous, current, following)
+                    if previous.name == pipelines.STAGES["loop"]:
+                        check_plan(current)
 
         run_passes(module, passes[split:], callback)
         test_data = None

@@ -111,6 +111,10 @@ def fuse_calls(program: Program, producer: CallOp, consumer: CallOp, nest: Nest,
         attributes=attributes,
         location=consumer.location,
     )
+    for other in program.calls:
+        if SymbolRefAttr(buffer) in _array(other, "operands"):  # another call of the consumer's nn operation
+            left = [s for s in _array(other, "operands") if s != SymbolRefAttr(buffer)]
+            other.attributes["operands"] = ArrayAttr(left)
     block = consumer.parent
     assert block is not None
     block.insert_op_before(call, consumer)

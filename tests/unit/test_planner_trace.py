@@ -56,7 +56,7 @@ class AccessLog:
     def access(self, op: v.AccessOp) -> None:
         strides = op.strides.get_values() if op.strides is not None else ()  # pyright: ignore
         address = op.offset.value.data + sum(s * self.numbers[i] for i, s in zip(op.indices, strides, strict=True))
-        symbol = self.symbols[op.pointer]
+        symbol = self.symbols[op.pointer]  # pyright: ignore
         if isinstance(op, v.LoadByteOp):
             self.numbers[op.result] = self.data[symbol][address]
             return
