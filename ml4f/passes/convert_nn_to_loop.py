@@ -36,7 +36,9 @@ from ml4f.dialects.nn import ActAttr, layer_names
 from ml4f.errors import InternalError
 
 TILED_OPS = frozenset({"nn.conv2d", "nn.depthwise_conv2d", "nn.dense", "nn.max_pool2d", "nn.avg_pool2d"})
-"""Ops whose kernels keep a whole tile of accumulators in registers, and so have few to spare for a costly activation."""
+"""Ops whose kernels keep a whole tile of accumulators in registers, and so have few to spare for a costly
+activation.
+"""
 
 FREE_OPS = frozenset({"nn.const", "nn.reshape"})
 """Ops without a kernel."""
@@ -144,7 +146,9 @@ class Converter:
         spaces = ArrayAttr([StringAttr(places[o.role].space) for o in nest.operands])
         self.kernels.append(
             KernelOp.create(
-                properties={"sym_name": StringAttr(name), "spaces": spaces}, regions=[Region(block)], location=op.location
+                properties={"sym_name": StringAttr(name), "spaces": spaces},
+                regions=[Region(block)],
+                location=op.location,
             )
         )
         attributes: dict[str, Attribute] = {
@@ -166,7 +170,9 @@ class Converter:
         arguments = ArrayAttr([SymbolRefAttr(places[o.role].symbol) for o in nest.operands])
         self.calls.append(
             CallOp.create(
-                properties={"callee": SymbolRefAttr(name), "arguments": arguments}, attributes=attributes, location=op.location
+                properties={"callee": SymbolRefAttr(name), "arguments": arguments},
+                attributes=attributes,
+                location=op.location,
             )
         )
 
@@ -185,7 +191,11 @@ def _act(op: Operation) -> Step | None:
 
 
 def _with_activation(
-    c: Converter, op: Operation, nest_of: Callable[[list[Step]], Nest], places: dict[str, Place], steps: Sequence[Step] = ()
+    c: Converter,
+    op: Operation,
+    nest_of: Callable[[list[Step]], Nest],
+    places: dict[str, Place],
+    steps: Sequence[Step] = (),
 ) -> None:
     """The kernel with the op's activation in its epilogue, or in a kernel of its own, in place, when it is costly."""
     act = _act(op)

@@ -109,7 +109,9 @@ class _Packer:
         kernel.properties["spaces"] = ArrayAttr(spaces)
 
     def _add_bounds(self, call: CallOp, kernel: KernelOp, op: NestOp) -> None:
-        """The table of a trimmed reduction dim: for each point of the parallel dim its first point and its count, bytes."""
+        """The table of a trimmed reduction dim: for each point of the parallel dim its first point and its count,
+        bytes.
+        """
         nest, schedule = op.nest.data, op.schedule
         assert schedule is not None and schedule.data.trim is not None
         outer, inner = schedule.data.trim

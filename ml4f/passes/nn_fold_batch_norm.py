@@ -131,7 +131,9 @@ def fold_into_user(op: Operation, affine: Affine) -> bool:
     inputs = weights.shape[0] if isinstance(user, nn.DenseOp) else weights.shape[2]
     if (isinstance(user, nn.Conv2dOp) and user.groups.value.data > 1) or inputs % len(affine.scale):
         return False
-    if not isinstance(user, nn.DenseOp) and (inputs != len(affine.scale) or (any(user.integers("pads")) and affine.offset.any())):
+    if not isinstance(user, nn.DenseOp) and (
+        inputs != len(affine.scale) or (any(user.integers("pads")) and affine.offset.any())
+    ):
         return False
     scale, offset = (np.tile(v, inputs // len(v)) for v in (affine.scale, affine.offset))
     column = (inputs, 1)

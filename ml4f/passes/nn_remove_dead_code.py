@@ -16,7 +16,7 @@ from ml4f.passes.nn_rewriting import main_block, use_count
 class NnRemoveDeadCodePass(ModulePass):
     """Removes unread operations, last first.
 
-        %w = nn.const {…}      nobody reads %w: gone
+    %w = nn.const {…}      nobody reads %w: gone
     """
 
     name = "nn-remove-dead-code"

@@ -17,8 +17,8 @@ from ml4f.dialects.thumb.structure import FuncOp
 class ThumbLegalizeTiesPass(ModulePass):
     """Copies an operand that must share a register with a value alive at the same time.
 
-        %d = thumb.vfma %acc, %n, %m : !thumb.s        %0 = thumb.vmov %acc : !thumb.s
-        … uses %acc                              →     %d = thumb.vfma %0, %n, %m : !thumb.s
+    %d = thumb.vfma %acc, %n, %m : !thumb.s        %0 = thumb.vmov %acc : !thumb.s
+    … uses %acc                              →     %d = thumb.vfma %0, %n, %m : !thumb.s
     """
 
     name = "thumb-legalize-ties"

@@ -17,7 +17,7 @@ from ml4f.dialects.thumb.structure import FuncOp
 class ThumbVerifyAllocationPass(ModulePass):
     """Walks each function and tracks which value every register holds; changes nothing, fails on the first wrong use.
 
-        %d = thumb.vadd %n, %m : !thumb.s<s4>     error when s4 still holds a value that is read later
+    %d = thumb.vadd %n, %m : !thumb.s<s4>     error when s4 still holds a value that is read later
     """
 
     name = "thumb-verify-allocation"

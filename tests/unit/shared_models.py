@@ -1,4 +1,6 @@
-"""Where the shared collection of models and their golden outputs is: $ML4F_SHARED, or `../shared` beside the checkout."""
+"""Where the shared collection of models and their golden outputs is: $ML4F_SHARED, or `../shared` beside the
+checkout.
+"""
 
 from __future__ import annotations
 

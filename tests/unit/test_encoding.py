@@ -13,7 +13,7 @@ import pytest
 from ml4f.backend.thumb.control_forms import CONTROL_FORMS
 from ml4f.backend.thumb.encoding import Form, Row, word_bytes
 from ml4f.dialects.thumb import INSTRUCTION_OPS
-from ml4f.dialects.thumb.bundles import CMN_IMM, CMP, CMP_IMM, IT, VCMP, VMRS
+from ml4f.dialects.thumb.bundles import CMN_IMM, CMP, CMP_IMM, VCMP, VMRS
 
 SAMPLES = 40
 FORMS: list[Form] = [op.FORM for op in INSTRUCTION_OPS] + [CMP, CMP_IMM, CMN_IMM, VCMP, VMRS, *CONTROL_FORMS]
@@ -119,11 +119,11 @@ def registers(text: str) -> set[str]:
     found = set()
     for file, first, last in re.findall(r"\b([rs])(\d+)-[rs](\d+)", text):
         found |= {f"{file}{n}" for n in range(int(first), int(last) + 1)}
-    found |= {name for name in re.findall(r"\b(?:r\d+|s\d+|lr)\b", text)}
+    found |= set(re.findall(r"\b(?:r\d+|s\d+|lr)\b", text))
     return found
 
 
 def test_decode_inverts_encode(encoded):
-    for row, values, word in encoded:
+    for row, _, word in encoded:
         again = row.decode(word)
         assert again is not None and row.encode(again) == word, row.syntax

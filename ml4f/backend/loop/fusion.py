@@ -1,8 +1,8 @@
 """Fuses a pool or an elementwise nest into the nest that computes its input, so that this is never stored.
 
 An elementwise nest's steps go to the end of the epilogue. A pool's window becomes parallel dims of the producing nest
-that the output does not mention; the epilogue reduces over them in registers. Pure functions on nests; which buffers and
-calls that concerns is the pass's business.
+that the output does not mention; the epilogue reduces over them in registers. Pure functions on nests; which buffers
+and calls that concerns is the pass's business.
 """
 
 from __future__ import annotations

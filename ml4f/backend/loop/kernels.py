@@ -21,7 +21,11 @@ def row_major(shape: Sequence[int]) -> list[int]:
 
 
 def _window(
-    shape: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int], channels: dict[str, int]
+    shape: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    channels: dict[str, int],
 ) -> tuple[Linear, tuple[Guard, ...]]:
     """The input access of a sliding window over [H, W, C] (dims oy, ox, ky, kx and `channels`), and its guards."""
     height, width, depth = shape
@@ -130,7 +134,9 @@ def pool2d(
     epilogue: Sequence[Step] = (),
     nonnegative: bool = False,
 ) -> Nest:
-    """A maximum (`combine` "max") or a sum ("add") over windows. Epilogue operands `rows`/`columns` scale by [oy]/[ox]."""
+    """A maximum (`combine` "max") or a sum ("add") over windows. Epilogue operands `rows`/`columns` scale by
+    [oy]/[ox].
+    """
     depth = shape[2]
     access, guards = _window(shape, strides, dilations, pads, {"c": 1})
     operands = [Operand("x", access)]

@@ -1,7 +1,8 @@
 """The layout of a nest's packed weights: the order in which its schedule reads them.
 
 One block per filter tile: the tile's biases, then for each reduction point, in reading order, the tile's weights. The
-blocks stand in the order of the filter loops. Within one segment of the filter loops every address is affine in the loops.
+blocks stand in the order of the filter loops. Within one segment of the filter loops every address is affine in the
+loops.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class WeightLayout:
 
     def segment_base(self, level: int, segment: int, filters: int) -> int:
         """Byte offset of the first block of a segment of the loop at `level`."""
-        return sum(count * self.bytes_below(level + 1, filters * step) for step, count in self.filters[level][1][:segment])
+        return sum(
+            count * self.bytes_below(level + 1, filters * step) for step, count in self.filters[level][1][:segment]
+        )
 
     @cached_property
     def rank_strides(self) -> dict[str, int]:

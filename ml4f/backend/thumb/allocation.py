@@ -1,11 +1,12 @@
 """Give every value of a legalised function a physical register.
 
 Interval lists with holes, first fit over webs: a web is a set of values that must share a register (or lie at fixed
-distances, for instructions on consecutive registers), its live range the union of its members'. Live ranges are bit masks
-over the time line, so that an overlap test is one `&`. Order: given registers, loop-carried webs (largest group
+distances, for instructions on consecutive registers), its live range the union of its members'. Live ranges are bit
+masks over the time line, so that an overlap test is one `&`. Order: given registers, loop-carried webs (largest group
 first), groups, the rest by start; a web that finds no register is moved to the front and the file is tried again.
 
-Single-precision registers never spill: a schedule that needs more than 32 is refused. Core registers spill (`spilling.py`).
+Single-precision registers never spill: a schedule that needs more than 32 is refused. Core registers spill
+(`spilling.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ SPILL_ROUNDS = 200
 class AllocationError(InternalError):
     """More values of a class are alive at once than there are registers.
 
-    position: the step number where the first value found no register; `live`: how many values of the class are alive there.
+    position: the step number where the first value found no register; `live`: how many values of the class are alive
+    there.
     """
 
     def __init__(self, function: str, register_class: str, position: int, live: int):
@@ -68,9 +70,11 @@ class _Web:
 
 
 def allocate_registers(function: Function) -> AllocationReport:
-    """Fill `function.registers`; core registers may spill, which inserts frame loads and stores and shortens loops' lists.
+    """Fill `function.registers`; core registers may spill, which inserts frame loads and stores and shortens loops'
+    lists.
 
-    Raises AllocationError when the single-precision registers do not suffice, InternalError when ties are not legalised.
+    Raises AllocationError when the single-precision registers do not suffice, InternalError when ties are not
+    legalised.
     """
     spiller = Spiller(function)
     for spilled in range(SPILL_ROUNDS):
@@ -160,7 +164,9 @@ class _Attempt:
         return taken
 
     def try_to_place(self, register_class: str) -> _Web | None:
-        """Give every web of the file a base register; the web that does not fit however the order is changed, or None."""
+        """Give every web of the file a base register; the web that does not fit however the order is changed, or
+        None.
+        """
         failed = None
         for fit in (self.first_fit, self.best_fit):
             order = self.collect(register_class)
@@ -205,7 +211,9 @@ class _Attempt:
         return None
 
     def first_fit(self, order: list[_Web], taken: list[int]) -> _Web | None:
-        """Place the webs in order, each at the lowest base where none of its registers is taken; the first that fails."""
+        """Place the webs in order, each at the lowest base where none of its registers is taken; the first that
+        fails.
+        """
         placed = self.placed
         for web in order:
             if len(web.ranges) == 1:

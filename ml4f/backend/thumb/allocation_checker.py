@@ -1,8 +1,9 @@
 """Check a register allocation by walking the function and tracking which value every register and frame slot holds.
 
-Independent of the allocator: no live ranges, no webs. A location (register or slot) holds a value from its definition until
-something else writes the location. A use is right when the value's register holds that very value on every path. At a loop's
-head a location keeps its value only if nothing in the body writes it, which is the fixed point of going round.
+Independent of the allocator: no live ranges, no webs. A location (register or slot) holds a value from its definition
+until something else writes the location. A use is right when the value's register holds that very value on every path.
+At a loop's head a location keeps its value only if nothing in the body writes it, which is the fixed point of going
+round.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ UNKNOWN = -1
 
 
 def check_allocation(function: Function) -> list[str]:
-    """Everything that is wrong with the registers and frame slots of `function`, in program order; empty if all is right."""
+    """Everything that is wrong with the registers and frame slots of `function`, in program order; empty if all is
+    right.
+    """
     return _Checker(function).check()
 
 

@@ -25,13 +25,25 @@ BRANCH = form(
 CALL = form("branch", ("11110 s iiiiiiiiii 11 j 1 k iiiiiiiiiii", "bl {sjki:long}"))
 RETURN = form("branch", ("0100 0111 0 1110 000", "bx lr"))
 NOP = form("alu", ("1011 1111 0000 0000", "nop.n"))
-PUSH = form("push", ("1011 0 10 m rrrrrrrr", "push {mr:lows_lr}"), ("1110 1001 0010 1101 mmmmmmmmmmmmmmmm", "push.w {m:cores}"))
+PUSH = form(
+    "push", ("1011 0 10 m rrrrrrrr", "push {mr:lows_lr}"), ("1110 1001 0010 1101 mmmmmmmmmmmmmmmm", "push.w {m:cores}")
+)
 POP = form(
-    "pop", ("1011 1 10 m rrrrrrrr", "pop {=mr:lows_pc}"), ("1110 1000 1011 1101 mmmmmmmmmmmmmmmm", "pop.w {=m:cores_pc}")
+    "pop",
+    ("1011 1 10 m rrrrrrrr", "pop {=mr:lows_pc}"),
+    ("1110 1000 1011 1101 mmmmmmmmmmmmmmmm", "pop.w {=m:cores_pc}"),
 )
 VPUSH = form("push", ("1110 1101 0D10 1101 dddd 1010 iiiiiiii", "vpush {dDi:slist}"))
 VPOP = form("pop", ("1110 1100 1D11 1101 dddd 1010 iiiiiiii", "vpop {=dDi:slist}"))
-SUB_SP = form("alu", ("1011 0000 1 iiiiiii", "sub sp, {i:x4}"), ("11110 i 01101 0 1101 0 iii 1101 iiiiiiii", "sub.w sp, sp, {i:mod}"))
-ADD_SP = form("alu", ("1011 0000 0 iiiiiii", "add sp, {i:x4}"), ("11110 i 01000 0 1101 0 iii 1101 iiiiiiii", "add.w sp, sp, {i:mod}"))
+SUB_SP = form(
+    "alu",
+    ("1011 0000 1 iiiiiii", "sub sp, {i:x4}"),
+    ("11110 i 01101 0 1101 0 iii 1101 iiiiiiii", "sub.w sp, sp, {i:mod}"),
+)
+ADD_SP = form(
+    "alu",
+    ("1011 0000 0 iiiiiii", "add sp, {i:x4}"),
+    ("11110 i 01000 0 1101 0 iii 1101 iiiiiiii", "add.w sp, sp, {i:mod}"),
+)
 
 CONTROL_FORMS = (SUBS, BRANCH_IF, BRANCH, CALL, RETURN, NOP, PUSH, POP, VPUSH, VPOP, SUB_SP, ADD_SP)

@@ -4,10 +4,10 @@ A row is a bit string and a GNU as syntax string. Letters of the bit string are 
 
     Row("1110 1110 0D11 nnnn dddd 1010 N0M0 mmmm", "vadd.f32 {=dD:s}, {nN:s}, {mM:s}", "fp")
 
-`{=dD:s}` is operand d, of kind `s` (see `operand_kinds.py`), its bits are field d followed by field D. A leading `=` says
-that the register is written, `+` read and written, nothing: read. `{n~d}` is operand n, which must be the register of d.
-`<c>` is where a condition goes inside an IT block. A `Form` is the rows of one instruction, narrowest first; all of them take
-the same operands, in the order in which the last row's syntax names them.
+`{=dD:s}` is operand d, of kind `s` (see `operand_kinds.py`), its bits are field d followed by field D. A leading `=`
+says that the register is written, `+` read and written, nothing: read. `{n~d}` is operand n, which must be the register
+of d. `<c>` is where a condition goes inside an IT block. A `Form` is the rows of one instruction, narrowest first; all
+of them take the same operands, in the order in which the last row's syntax names them.
 """
 
 from __future__ import annotations
@@ -208,7 +208,10 @@ class Row:
         """Ids of the registers read (0-15 core, from 16 S)."""
         found = [r for i, f in self._order if f.access != "=" for r in f.kind.registers(values[i])]
         found += [
-            r for a, b in self._same for i, f in self._order if f.name == b
+            r
+            for a, b in self._same
+            for i, f in self._order
+            if f.name == b
             for r in f.kind.registers(values[self.operands.index(a)])
         ]
         return tuple(found)
@@ -264,7 +267,9 @@ def form(timing: str, *encodings: tuple[str, str], requires: str = "", check: Ca
 
 
 class Part(NamedTuple):
-    """One machine instruction of an operation. `condition`: inside an IT block; `narrow`: must be the 16-bit encoding."""
+    """One machine instruction of an operation. `condition`: inside an IT block; `narrow`: must be the 16-bit
+    encoding.
+    """
 
     form: Form
     values: Values

@@ -1,7 +1,8 @@
 """A thumb function as plain data: what scheduling, register allocation and their checker work on.
 
-Values are small integers; nothing in here knows about xDSL (`function_view.py` converts). A function's body is a list of
-steps, each an `Instruction` or a `Loop`; the lists are edited in place, instructions are edited by replacing their tuples.
+Values are small integers; nothing in here knows about xDSL (`function_view.py` converts). A function's body is a list
+of steps, each an `Instruction` or a `Loop`; the lists are edited in place, instructions are edited by replacing their
+tuples.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Instruction:
     early_clobber: results that are not tied may be written before all operands are read.
     clobbers_all: no register of either class survives (a call).
     rematerialisable: has no operands and no effect, so it can be computed again anywhere.
-    slot: byte offset of the frame slot of a frame load or store; `spilled`: the value that the slot must hold, if known.
+    slot: byte offset of the frame slot of a frame load or store; `spilled`: the value that the slot must hold, if
+    known.
     origin: whatever the producer wants to find again; `is_clone` asks for a copy of it.
     """
 
@@ -120,8 +122,8 @@ Step = Instruction | Loop
 class Function:
     """A function: `classes[v]` is the register class of value v, `registers[v]` its register once allocated.
 
-    `fixed` are the values whose register is given: the arguments, and whatever the producer pinned. `frame` is the number
-    of bytes of spill slots.
+    `fixed` are the values whose register is given: the arguments, and whatever the producer pinned. `frame` is the
+    number of bytes of spill slots.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Between `thumb.func` operations and the plain data of `function_data.py`.
 
-`view` makes plain data from a function; `write_back` makes the operations' order, operands, registers and frame those of the
-plain data. Operations that exist are kept and moved; copies, frame accesses and repeated constants become new ones.
+`view` makes plain data from a function; `write_back` makes the operations' order, operands, registers and frame those
+of the plain data. Operations that exist are kept and moved; copies, frame accesses and repeated constants become new
+ones.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class View:
             step.counter_slot = op.counter_slot.value.data
             step.reloaded_counter = self.value(last.counter)
         if op.slots is not None:
-            known = {slot: UNKNOWN for slot in op.slots.get_values()}
+            known = dict.fromkeys(op.slots.get_values(), UNKNOWN)
             step.slot_carried = [plain.SlotCarried(int(slot), *(UNKNOWN,) * 4) for slot in known]
         return step
 
@@ -274,5 +275,3 @@ class _Writer:
 def write_back(view: View) -> None:
     """Make the function's operations those of the view's plain data."""
     _Writer(view).run()
-
-

@@ -1,8 +1,8 @@
 """What a straight-line block costs under a core's timing table: cycles, of which stalls.
 
-The rules are those of `timing.py`; this module applies them to neighbouring instructions of the plain-data view, before or
-after register allocation. A loop's `subs; bne` clears every hazard between neighbours, so the back edge costs nothing here
-but what is left of a division.
+The rules are those of `timing.py`; this module applies them to neighbouring instructions of the plain-data view, before
+or after register allocation. A loop's `subs; bne` clears every hazard between neighbours, so the back edge costs
+nothing here but what is left of a division.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class TimingRow:
 
     cycles: without any hazard; `cycles_per_word`: in addition, for each word transferred by a multiple load or store.
     single_load: directly behind another single load it takes one cycle less. store: a load directly behind waits.
-    arithmetic: its floating-point result cannot be read by the very next instruction without a stall; `late_addend`: its
-    tied operand can. unit_busy: cycles during which the floating-point unit takes no other instruction (division).
+    arithmetic: its floating-point result cannot be read by the very next instruction without a stall; `late_addend`:
+    its tied operand can. unit_busy: cycles during which the floating-point unit takes no other instruction (division).
     """
 
     cycles: int = 1

@@ -1,7 +1,7 @@
 """From allocated thumb functions to machine code: order, prologues, calls, branches, alignment.
 
-There is no control flow graph: all branches go backward to loop heads, so addresses are final in one pass over the code. Only
-the distance to the data behind the code depends on the whole; the pass is repeated until that is stable.
+There is no control flow graph: all branches go backward to loop heads, so addresses are final in one pass over the
+code. Only the distance to the data behind the code depends on the whole; the pass is repeated until that is stable.
 
 A function with one caller stands inline at its call. Loop heads that are 32-bit instructions are aligned to a word by
 widening an instruction before them, and an instruction before a run of misaligned 32-bit ones in a loop is widened too.
@@ -379,7 +379,9 @@ class _Placer:
         return False
 
     def align(self, position: int, is_function: bool) -> None:
-        """Get to a word boundary: widen the nearest narrow instruction in front, or insert a no-op (between functions)."""
+        """Get to a word boundary: widen the nearest narrow instruction in front, or insert a no-op (between
+        functions).
+        """
         if not self.address & 2:
             return
         if not is_function:
@@ -481,6 +483,4 @@ def _finish(emitter: _Emitter, items: list[Item], sites: list[tuple[Item, Item]]
         functions[name] = (start, stop)
     offsets = {symbol: end + offset for symbol, offset in emitter.relative_data.items()}
     sizes = {op.sym_name.data: len(op.contents()) for op in emitter.data}
-    return Layout(
-        emitter.header_bytes, items, bytes(code), end, bytes(data), offsets, sizes, emitter.calls, functions
-    )
+    return Layout(emitter.header_bytes, items, bytes(code), end, bytes(data), offsets, sizes, emitter.calls, functions)

@@ -1,9 +1,9 @@
 """Insert the copies without which no register allocation can exist.
 
 A constraint (a tie, a group, a loop-carried position, a given register) that would put two values that are alive at the
-same time into one register is satisfied by copying the operand right before its use. Constants are computed again instead.
-Permuted yields turn into sequential copies with one temporary a cycle, because a copy that still conflicts is copied again
-behind the others.
+same time into one register is satisfied by copying the operand right before its use. Constants are computed again
+instead. Permuted yields turn into sequential copies with one temporary a cycle, because a copy that still conflicts is
+copied again behind the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ml4f.backend.thumb.function_data import (
     rename_uses,
 )
 from ml4f.backend.thumb.liveness import analyse_liveness
-from ml4f.backend.thumb.webs import ARGUMENT, COUNT, INIT, USE, YIELD, Constraint, Webs, hard_constraints
+from ml4f.backend.thumb.webs import COUNT, INIT, USE, YIELD, Constraint, Webs, hard_constraints
 from ml4f.errors import InternalError
 
 ROUNDS = 8

@@ -1,9 +1,9 @@
 """Live ranges of the values of a structured thumb function, on one linear time line.
 
 Step number p reads its operands in time slot 2p and writes its results in slot 2p+1. A loop takes one step where it is
-entered and one where it ends: operands are read, then block arguments written, at the entry; yielded values are read and
-results written at the end; a counter is alive all the way. A range is half open, [start, end); it never has holes: a value that is used in a loop it was
-defined outside of lives to the loop's end.
+entered and one where it ends: operands are read, then block arguments written, at the entry; yielded values are read
+and results written at the end; a counter is alive all the way. A range is half open, [start, end); it never has holes:
+a value that is used in a loop it was defined outside of lives to the loop's end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ LOOP_WEIGHT = 10
 
 @dataclass(slots=True)
 class Liveness:
-    """`start[v]`, `end[v]`: the live range of value v; `weight[v]`: its definitions and uses, times `LOOP_WEIGHT` a loop.
+    """`start[v]`, `end[v]`: the live range of value v; `weight[v]`: its definitions and uses, times `LOOP_WEIGHT` a
+    loop.
 
     `calls` are the slots in which calls write every register; `slots` is the length of the time line.
     """

@@ -1,7 +1,8 @@
 """The kinds of operands that Thumb-2 instructions encode: registers, register lists, immediates, conditions, offsets.
 
-A kind turns an operand's value into the bits of its field, back, and into assembler text. Values are plain data: register
-numbers, integers, floats, `(first, count)` for consecutive S registers, a bit mask for core registers, `(shift, amount)`.
+A kind turns an operand's value into the bits of its field, back, and into assembler text. Values are plain data:
+register numbers, integers, floats, `(first, count)` for consecutive S registers, a bit mask for core registers,
+`(shift, amount)`.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _single_list_encode(value: tuple[int, int], bits: int) -> int | None:
 
 def _single_list_decode(field: int, bits: int) -> tuple[int, int] | None:
     first, count = field >> 8, field & 255
-    return (first, count) if 1 <= count and first + count <= 32 else None
+    return (first, count) if count >= 1 and first + count <= 32 else None
 
 
 def _mask_kind(extra: int, numbered: int, minimum: int) -> Kind:

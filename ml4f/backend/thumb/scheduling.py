@@ -1,8 +1,9 @@
 """Local instruction scheduling in source order with a small window.
 
 A block is cut at its loops and calls; each straight-line segment is scheduled greedily from the next few unscheduled
-instructions in source order. Anything more ambitious (critical-path list scheduling) hoists more loads than there are registers.
-The result is never slower than the input by the static cost of `hazards.py`: if it is, the input order stays.
+instructions in source order. Anything more ambitious (critical-path list scheduling) hoists more loads than there are
+registers. The result is never slower than the input by the static cost of `hazards.py`: if it is, the input order
+stays.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ def schedule_function(function: Function, rules: HazardRules, window: int = WIND
 class _FunctionScheduler:
     """Walks the structure, keeping the step count in line with the liveness' time line."""
 
-    def __init__(
-        self, function: Function, liveness: Liveness, rules: HazardRules, window: int, report: ScheduleReport
-    ):
+    def __init__(self, function: Function, liveness: Liveness, rules: HazardRules, window: int, report: ScheduleReport):
         self.function = function
         self.liveness = liveness
         self.rules = rules
@@ -95,7 +94,9 @@ class _FunctionScheduler:
             self.report.changed.append(steps)
             steps[:] = ordered
 
-    def segment(self, instructions: list[Instruction], carried: dict[int, int], is_loop_body: bool) -> list[Instruction]:
+    def segment(
+        self, instructions: list[Instruction], carried: dict[int, int], is_loop_body: bool
+    ) -> list[Instruction]:
         """The best order found for a straight-line segment; the very list given if that is the input order."""
         first = 2 * (self.position + 1)
         self.position += len(instructions)
@@ -137,8 +138,8 @@ def dependences(
 ) -> tuple[list[list[int]], list[int]]:
     """Successors and number of predecessors of every instruction of a segment.
 
-    Beyond operands: whatever writes an operand's register in place (a tie, a soft tie of the value's last reader, the value
-    yielded for a loop argument) stays behind the other readers that it was behind; and memory keeps its order.
+    Beyond operands: whatever writes an operand's register in place (a tie, a soft tie of the value's last reader, the
+    value yielded for a loop argument) stays behind the other readers that it was behind; and memory keeps its order.
     """
     count = len(instructions)
     successors: list[list[int]] = [[] for _ in range(count)]

@@ -1,8 +1,8 @@
 """Move webs of core registers into frame slots, cheapest first.
 
-A spilled web is stored behind every definition and loaded in front of every use; the loaded value lives for one step. The
-members of a web are never alive together, so one slot serves them all, a loop-carried position included (`SlotCarried`),
-and a loop counter. A constant is not stored but computed again at every use.
+A spilled web is stored behind every definition and loaded in front of every use; the loaded value lives for one step.
+The members of a web are never alive together, so one slot serves them all, a loop-carried position included
+(`SlotCarried`), and a loop counter. A constant is not stored but computed again at every use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Splits long multiple loads when their consecutive registers cannot be found: shorter groups fit gaps between live values."""
+"""Splits long multiple loads when their consecutive registers cannot be found: shorter groups fit gaps between live
+values.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ SHORTER = (8, 4, 1)
 
 
 def split_multiple_loads(func: FuncOp, longest: int) -> bool:
-    """Replace every VLDM of more than `longest` registers by shorter ones, or by single loads; False if there is none."""
+    """Replace every VLDM of more than `longest` registers by shorter ones, or by single loads; False if there is
+    none.
+    """
     return _split(func.body.block, longest)
 
 

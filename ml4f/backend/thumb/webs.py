@@ -1,7 +1,7 @@
 """Webs: values that must share a register, or lie at a fixed distance from each other's register.
 
-A weighted union-find: every value's register is its root's plus an offset. Each web knows the time slots in which each of
-its offsets is occupied, so that a union of values that are alive at the same time is refused. The physical registers
+A weighted union-find: every value's register is its root's plus an offset. Each web knows the time slots in which each
+of its offsets is occupied, so that a union of values that are alive at the same time is refused. The physical registers
 of a class form one web of their own, register k at offset k; a value with a given register joins it.
 """
 

@@ -38,12 +38,12 @@ from xdsl.traits import (
     HasParent,
     IsolatedFromAbove,
     IsTerminator,
+    MemoryReadEffect,
+    MemoryWriteEffect,
     NoTerminator,
     RecursiveMemoryEffect,
     SingleBlockImplicitTerminator,
     SymbolOpInterface,
-    MemoryReadEffect,
-    MemoryWriteEffect,
 )
 from xdsl.utils.exceptions import VerifyException
 
@@ -245,7 +245,11 @@ class ForOp(IRDLOperation):
     def parse(cls, parser: Parser) -> ForOp:
         variable = parser.parse_argument(expect_type=False).resolve(IndexType())
         index = IndexType()
-        lower = parser.resolve_operand(parser.parse_unresolved_operand(), index) if parser.parse_optional_keyword("from") else None
+        lower = (
+            parser.resolve_operand(parser.parse_unresolved_operand(), index)
+            if parser.parse_optional_keyword("from")
+            else None
+        )
         count, trip_count = _parse_count(parser)
         inits, arguments, label = _parse_carried(parser)
         body = parser.parse_region([variable, *arguments])
@@ -327,7 +331,9 @@ def _ensure_yield(body: Region) -> None:
         body.block.add_op(YieldOp())
 
 
-def _verify_carried(inits: Sequence[SSAValue], args: Sequence[SSAValue], results: Sequence[SSAValue], body: Block) -> None:
+def _verify_carried(
+    inits: Sequence[SSAValue], args: Sequence[SSAValue], results: Sequence[SSAValue], body: Block
+) -> None:
     terminator = body.last_op
     yielded = terminator.operands if isinstance(terminator, YieldOp) else ()
     for what, values in (("arguments", args), ("results", results), ("yielded values", yielded)):
@@ -379,14 +385,18 @@ def _parse_carried(parser: Parser) -> tuple[list[SSAValue], list[Parser.Argument
         type_ = parser.parse_attribute()
         return parser.resolve_operand(init, type_), arg.resolve(type_)
 
-    pairs = parser.parse_comma_separated_list(parser.Delimiter.PAREN, one) if parser.parse_optional_keyword("carry") else []
+    pairs = (
+        parser.parse_comma_separated_list(parser.Delimiter.PAREN, one) if parser.parse_optional_keyword("carry") else []
+    )
     label = parser.parse_str_literal() if parser.parse_optional_keyword("label") else None
     return [v for v, _ in pairs], [a for _, a in pairs], label
 
 
 @irdl_op_definition
 class CallOp(IRDLOperation):
-    """Runs a kernel on buffers and data. `layers` names the model's layers it computes, `source` its result's tensor."""
+    """Runs a kernel on buffers and data. `layers` names the model's layers it computes, `source` its result's
+    tensor.
+    """
 
     name = "loop.call"
     callee = prop_def(SymbolRefAttr)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import ArrayAttr, FloatAttr, FusedLoc, IntAttr, LocationAttr, NameLoc, NoneAttr, StringAttr, f64
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    FloatAttr,
+    FusedLoc,
+    IntAttr,
+    LocationAttr,
+    NameLoc,
+    NoneAttr,
+    StringAttr,
+    f64,
+)
 from xdsl.ir import Attribute, Operation, ParametrizedAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
@@ -63,7 +73,9 @@ def _parse_float(parser: AttrParser) -> float:
 
 @irdl_attr_definition
 class SourceAttr(ParametrizedAttribute):
-    """`#nn.source<"tensor", [perm]>`: the value's elements are those of the ONNX tensor (without batch) transposed by perm."""
+    """`#nn.source<"tensor", [perm]>`: the value's elements are those of the ONNX tensor (without batch) transposed by
+    perm.
+    """
 
     name = "nn.source"
     tensor: StringAttr

@@ -1,6 +1,7 @@
 """Operations on tensors: batch dropped, channels last, pure. Weights are `nn.const` operands.
 
-Text: `%y = nn.conv2d %x, %w, %b {strides = array<i64: 1, 1>, …} : tensor<…xf32>`: operands, one dictionary, the result's type.
+Text: `%y = nn.conv2d %x, %w, %b {strides = array<i64: 1, 1>, …} : tensor<…xf32>`: operands, one dictionary, the
+result's type.
 """
 
 from __future__ import annotations

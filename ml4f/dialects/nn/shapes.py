@@ -1,4 +1,6 @@
-"""Result shapes of the nn operations, from plain data: shared by the verifier and the importer. ValueError says what is wrong."""
+"""Result shapes of the nn operations, from plain data: shared by the verifier and the importer. ValueError says what is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,7 @@ def window_shape(
     """Output height and width; pads: top, left, bottom, right."""
     if not len(kernel) == len(strides) == len(dilations) == 2 or len(pads) != 4:
         raise ValueError("needs two of kernel, strides, dilations, and four pads")
-    return tuple(
-        window_extent(size[i], kernel[i], strides[i], dilations[i], pads[i], pads[i + 2]) for i in (0, 1)
-    )
+    return tuple(window_extent(size[i], kernel[i], strides[i], dilations[i], pads[i], pads[i + 2]) for i in (0, 1))
 
 
 def conv2d(
@@ -41,7 +41,9 @@ def conv2d(
     return (*window_shape(x, w[:2], strides, dilations, pads), w[3])
 
 
-def depthwise_conv2d(x: Shape, w: Shape, strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int]) -> Shape:
+def depthwise_conv2d(
+    x: Shape, w: Shape, strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int]
+) -> Shape:
     """x [h, w, c], w [kh, kw, c, m]; output channel c * m + j."""
     if len(x) != 3 or len(w) != 4 or w[2] != x[2]:
         raise ValueError(f"needs x [h, w, c] and weights [kh, kw, c, m], not {list(x)} and {list(w)}")
@@ -99,7 +101,9 @@ def transpose(x: Shape, permutation: Sequence[int]) -> Shape:
 def pad(x: Shape, low: Sequence[int], high: Sequence[int]) -> Shape:
     """Not negative, one of each an axis."""
     if not len(low) == len(high) == len(x) or min((*low, *high), default=0) < 0:
-        raise ValueError(f"needs {len(x)} low and high paddings that are not negative, not {list(low)} and {list(high)}")
+        raise ValueError(
+            f"needs {len(x)} low and high paddings that are not negative, not {list(low)} and {list(high)}"
+        )
     return tuple(a + n + b for a, n, b in zip(low, x, high, strict=True))
 
 
@@ -120,7 +124,9 @@ def concat(shapes: Sequence[Shape], axis: int) -> Shape:
     if not 0 <= axis < len(first):
         raise ValueError(f"axis {axis} of {list(first)}")
     for shape in shapes:
-        if len(shape) != len(first) or any(m != n for i, (m, n) in enumerate(zip(shape, first, strict=True)) if i != axis):
+        if len(shape) != len(first) or any(
+            m != n for i, (m, n) in enumerate(zip(shape, first, strict=True)) if i != axis
+        ):
             raise ValueError(f"{list(shape)} and {list(first)} differ in more than axis {axis}")
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Protocol, Self
 
@@ -42,9 +43,10 @@ class Placement(Protocol):
 class ThumbOp(IRDLOperation):
     """Base of all instruction operations: one machine instruction, or one bundle that nothing may part.
 
-    FORM: the encodings of a single instruction. TIMING: key into a core's timing table. TIES: (operand, result) pairs that
-    must share a register; SOFT_TIES: that had better (the encoding gets shorter). EARLY_CLOBBER: results that are not tied
-    may be written before all operands are read. REMATERIALISABLE: no operands and no effect, so it can be computed again.
+    FORM: the encodings of a single instruction. TIMING: key into a core's timing table. TIES: (operand, result) pairs
+    that must share a register; SOFT_TIES: that had better (the encoding gets shorter). EARLY_CLOBBER: results that are
+    not tied may be written before all operands are read. REMATERIALISABLE: no operands and no effect, so it can be
+    computed again.
     REQUIRES: a core feature ("fpv5") or "".
 
     Text: `%d = thumb.vadd %n, %m : !thumb.s`; properties and attributes share one dictionary; only results show types.
@@ -113,7 +115,7 @@ class ThumbOp(IRDLOperation):
                 raise VerifyException(f"operand {operand} and result {result} must share a register")
         for group in self.groups():
             numbers = [number(value) for value in group]
-            for a, b in zip(numbers, numbers[1:], strict=False):
+            for a, b in itertools.pairwise(numbers):
                 if a is not None and b is not None and b != a + 1:
                     raise VerifyException(f"registers {a} and {b} are not consecutive")
         for group in self.ascending_groups():

@@ -1,4 +1,6 @@
-"""Short constructors of thumb operations, with cached types and attributes: `.create` is six times faster than `.build`."""
+"""Short constructors of thumb operations, with cached types and attributes: `.create` is six times faster than
+`.build`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ data = make_data
 
 
 def unallocated(type_: Attribute) -> Attribute:
-    """The register class of a loop-level or thumb type: pointers and integers in core registers, floats in S registers."""
+    """The register class of a loop-level or thumb type: pointers and integers in core registers, floats in S
+    registers.
+    """
     return S if type_ == f32 or type(type_) is SingleRegisterType else R
 
 
@@ -274,9 +278,7 @@ def vldmia(n: SSAValue, count: int, space: str) -> Operation:
 
 def vstmia(n: SSAValue, d: Sequence[SSAValue], space: str) -> Operation:
     """The result is the advanced pointer."""
-    return memory_ops.VstmiaOp.create(
-        operands=(n, *d), result_types=(R,), properties={"space": string_attr(space)}
-    )
+    return memory_ops.VstmiaOp.create(operands=(n, *d), result_types=(R,), properties={"space": string_attr(space)})
 
 
 def frame_load(slot: int) -> Operation:

@@ -90,7 +90,9 @@ class SelectOp(ThumbOp):
 
 @irdl_op_definition
 class SelectImmOp(ThumbOp):
-    """`d = if_true if n <predicate> immediate else if_false`, signed; the immediate or its negative is a modified one."""
+    """`d = if_true if n <predicate> immediate else if_false`, signed; the immediate or its negative is a modified
+    one.
+    """
 
     name = "thumb.select_imm"
     TIMING: ClassVar[str] = "select"
@@ -131,7 +133,9 @@ class SelectImmOp(ThumbOp):
 
 @irdl_op_definition
 class VselectOp(ThumbOp):
-    """`d = if_true if n <predicate> m else if_false`, floats; false when unordered, but for ne and uno: VCMP, VMRS, IT, VMOV."""
+    """`d = if_true if n <predicate> m else if_false`, floats; false when unordered, but for ne and uno: VCMP, VMRS, IT,
+    VMOV.
+    """
 
     name = "thumb.vselect"
     TIMING: ClassVar[str] = "vselect"

@@ -130,7 +130,9 @@ class MovOp(CoreUnary):
 
 @irdl_op_definition
 class MovImmOp(CoreConstant):
-    """`d = immediate`, a constant that one instruction can build: 16 bits, or a modified immediate, or its complement."""
+    """`d = immediate`, a constant that one instruction can build: 16 bits, or a modified immediate, or its
+    complement.
+    """
 
     name = "thumb.mov_imm"
     TIMING: ClassVar[str] = "alu"
@@ -301,9 +303,7 @@ class MlaOp(CoreTernary):
 
     name = "thumb.mla"
     TIMING: ClassVar[str] = "alu"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1111 1011 0000 nnnn aaaa dddd 0000 mmmm", "mla {=d:r}, {n:r}, {m:r}, {a:r}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1111 1011 0000 nnnn aaaa dddd 0000 mmmm", "mla {=d:r}, {n:r}, {m:r}, {a:r}"))
 
 
 @irdl_op_definition
@@ -312,9 +312,7 @@ class MlsOp(CoreTernary):
 
     name = "thumb.mls"
     TIMING: ClassVar[str] = "alu"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1111 1011 0000 nnnn aaaa dddd 0001 mmmm", "mls {=d:r}, {n:r}, {m:r}, {a:r}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1111 1011 0000 nnnn aaaa dddd 0001 mmmm", "mls {=d:r}, {n:r}, {m:r}, {a:r}"))
 
 
 @irdl_op_definition
@@ -323,9 +321,7 @@ class SdivOp(CoreBinary):
 
     name = "thumb.sdiv"
     TIMING: ClassVar[str] = "divide"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1111 1011 1001 nnnn 1111 dddd 1111 mmmm", "sdiv {=d:r}, {n:r}, {m:r}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1111 1011 1001 nnnn 1111 dddd 1111 mmmm", "sdiv {=d:r}, {n:r}, {m:r}"))
 
 
 @irdl_op_definition
@@ -334,9 +330,7 @@ class UdivOp(CoreBinary):
 
     name = "thumb.udiv"
     TIMING: ClassVar[str] = "divide"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1111 1011 1011 nnnn 1111 dddd 1111 mmmm", "udiv {=d:r}, {n:r}, {m:r}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1111 1011 1011 nnnn 1111 dddd 1111 mmmm", "udiv {=d:r}, {n:r}, {m:r}"))
 
 
 # Logic
@@ -544,9 +538,7 @@ class SsatOp(Saturate):
 
     name = "thumb.ssat"
     TIMING: ClassVar[str] = "alu"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1111 0011 0000 nnnn 0000 dddd 000 iiiii", "ssat {=d:r}, {i:u1}, {n:r}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1111 0011 0000 nnnn 0000 dddd 000 iiiii", "ssat {=d:r}, {i:u1}, {n:r}"))
 
 
 @irdl_op_definition
@@ -555,9 +547,7 @@ class UsatOp(Saturate):
 
     name = "thumb.usat"
     TIMING: ClassVar[str] = "alu"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1111 0011 1000 nnnn 0000 dddd 000 iiiii", "usat {=d:r}, {i:u}, {n:r}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1111 0011 1000 nnnn 0000 dddd 000 iiiii", "usat {=d:r}, {i:u}, {n:r}"))
 
 
 CORE_OPS = [

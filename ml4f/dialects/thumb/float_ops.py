@@ -189,9 +189,7 @@ class VmovImmOp(ThumbOp):
     name = "thumb.vmov_imm"
     TIMING: ClassVar[str] = "vmov"
     REMATERIALISABLE: ClassVar[bool] = True
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1110 1110 1D11 iiii dddd 1010 0000 iiii", "vmov.f32 {=dD:s}, {i:f8}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1110 1110 1D11 iiii dddd 1010 0000 iiii", "vmov.f32 {=dD:s}, {i:f8}"))
     value = prop_def(FloatAttr)
     d = result_def(SINGLE)
     traits = traits_def(Pure())
@@ -276,9 +274,7 @@ class VcvtbF16F32Op(IntoHalf):
 
     name = "thumb.vcvtb_f16_f32"
     TIMING: ClassVar[str] = "fp"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1110 1110 1D11 0011 dddd 1010 01M0 mmmm", "vcvtb.f16.f32 {+dD:s}, {mM:s}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1110 1110 1D11 0011 dddd 1010 01M0 mmmm", "vcvtb.f16.f32 {+dD:s}, {mM:s}"))
 
 
 @irdl_op_definition
@@ -287,9 +283,7 @@ class VcvttF16F32Op(IntoHalf):
 
     name = "thumb.vcvtt_f16_f32"
     TIMING: ClassVar[str] = "fp"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1110 1110 1D11 0011 dddd 1010 11M0 mmmm", "vcvtt.f16.f32 {+dD:s}, {mM:s}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1110 1110 1D11 0011 dddd 1010 11M0 mmmm", "vcvtt.f16.f32 {+dD:s}, {mM:s}"))
 
 
 # Moves between the register files
@@ -356,9 +350,7 @@ class VmovSsRrOp(ThumbOp):
 
     name = "thumb.vmov_ss_rr"
     TIMING: ClassVar[str] = "vmov2"
-    FORM: ClassVar[Form] = form(
-        TIMING, ("1110 1100 0100 uuuu tttt 1010 00M1 mmmm", "vmov {=mM:pair}, {t:r}, {u:r}")
-    )
+    FORM: ClassVar[Form] = form(TIMING, ("1110 1100 0100 uuuu tttt 1010 00M1 mmmm", "vmov {=mM:pair}, {t:r}, {u:r}"))
     t = operand_def(CORE)
     u = operand_def(CORE)
     m0 = result_def(SINGLE)

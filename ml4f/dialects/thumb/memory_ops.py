@@ -182,9 +182,7 @@ class VldrOp(SingleLoad):
 
     name = "thumb.vldr"
     TIMING: ClassVar[str] = "vload"
-    FORM: ClassVar[Form] = form(
-        "vload", ("1110 1101 uD01 nnnn dddd 1010 iiiiiiii", "vldr {=dD:s}, [{n:r}{ui:so4}]")
-    )
+    FORM: ClassVar[Form] = form("vload", ("1110 1101 uD01 nnnn dddd 1010 iiiiiiii", "vldr {=dD:s}, [{n:r}{ui:so4}]"))
     d = result_def(SINGLE)
 
 

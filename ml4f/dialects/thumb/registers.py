@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from xdsl.backend.register_type import RegisterType
 from xdsl.dialects.builtin import ArrayAttr, IntAttr, IntegerAttr, StringAttr, i64
@@ -81,13 +81,13 @@ ARENA = StringAttr("arena")
 CONST = StringAttr("const")
 
 
-@lru_cache(maxsize=None)
+@cache
 def r(index: int) -> CoreRegisterType:
     """The core register with this number."""
     return CoreRegisterType.from_index(index)
 
 
-@lru_cache(maxsize=None)
+@cache
 def s(index: int) -> SingleRegisterType:
     """The single-precision register with this number."""
     return SingleRegisterType.from_index(index)

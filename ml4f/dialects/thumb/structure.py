@@ -18,7 +18,6 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.irdl import (
-    AnyAttr,
     AttrSizedOperandSegments,
     BaseAttr,
     IRDLOperation,
@@ -179,7 +178,9 @@ class LoopOp(IRDLOperation):
 
 @irdl_op_definition
 class CallOp(IRDLOperation):
-    """Calls a function with arguments in r0, r1, …; every register but sp may change. Attributes name layers and source."""
+    """Calls a function with arguments in r0, r1, …; every register but sp may change. Attributes name layers and
+    source.
+    """
 
     name = "thumb.call"
     arguments = var_operand_def(CORE)
