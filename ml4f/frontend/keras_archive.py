@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -22,19 +21,10 @@ from ml4f.frontend.guards import (
     parser_errors,
 )
 from ml4f.frontend.keras_graph import Layer
-from ml4f.frontend.keras_weights import StoredTensor, WeightStore, bfloat16_values, named_tensors
+from ml4f.frontend.keras_weights import KerasFile, StoredTensor, bfloat16_values, major_version, named_tensors
 
 WEIGHT_ROOTS = ("layers", "_layer_checkpoint_dependencies")
 """Where .keras archives keep layers: all versions, and those of Keras 2.12."""
-
-
-@dataclass(frozen=True, eq=False)
-class KerasFile:
-    """`config`: {"class_name", "config"}; `keras`: the major version whose rules hold; `name`: how errors call it."""
-
-    config: dict[str, Any]
-    keras: int
-    weights: WeightStore
 
 
 def read_h5(data: bytes, name: str) -> KerasFile:
@@ -86,12 +76,6 @@ def read_parts(members: set[str], member: Callable[[str, int], bytes], name: str
         version = str(object_of(metadata, name, "metadata.json").get("keras_version", "3"))
     weights = _open_h5(member("model.weights.h5", MAX_WEIGHT_BYTES), f"{name}: model.weights.h5")
     return KerasFile(config, major_version(version), _ArchiveWeights(weights, name))
-
-
-def major_version(text: str) -> int:
-    """3 for "3.15.1", else 2: also for Keras 1 and TF.js, which compute like Keras 2."""
-    digits = text.split(".")[0]
-    return 3 if digits.isdigit() and int(digits) >= 3 else 2
 
 
 class _H5Weights:

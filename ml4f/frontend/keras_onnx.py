@@ -8,9 +8,9 @@ import onnx
 
 from ml4f.errors import Ml4fError, UnsupportedError
 from ml4f.frontend import keras_activations, keras_layers_conv, keras_layers_core, keras_layers_pool, keras_layers_shape
-from ml4f.frontend.keras_archive import KerasFile
 from ml4f.frontend.keras_builder import GraphBuilder, LayerContext, Refused, Value
 from ml4f.frontend.keras_graph import Call, Graph, read_graph
+from ml4f.frontend.keras_weights import KerasFile
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     **keras_layers_core.LAYERS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,21 @@ class WeightStore(Protocol):
     def tensors(self, layer: Layer) -> list[StoredTensor]:
         """The layer's tensors in Keras's order; an empty list if the file has none for it."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class KerasFile:
+    """`config`: {"class_name", "config"}; `keras`: the major version whose rules hold; `name`: how errors call it."""
+
+    config: dict[str, Any]
+    keras: int
+    weights: WeightStore
+
+
+def major_version(text: str) -> int:
+    """3 for "3.15.1", else 2: also for Keras 1 and TF.js, which compute like Keras 2."""
+    digits = text.split(".")[0]
+    return 3 if digits.isdigit() and int(digits) >= 3 else 2
 
 
 def named_tensors(layer: Layer, tensors: Iterable[StoredTensor]) -> list[StoredTensor]:

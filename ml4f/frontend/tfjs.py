@@ -11,9 +11,8 @@ import numpy as np
 
 from ml4f.errors import Ml4fError
 from ml4f.frontend.guards import Budget, checked_shape, object_of, parse_json, parser_errors
-from ml4f.frontend.keras_archive import KerasFile, major_version
 from ml4f.frontend.keras_graph import Layer
-from ml4f.frontend.keras_weights import StoredTensor, named_tensors
+from ml4f.frontend.keras_weights import KerasFile, StoredTensor, major_version, named_tensors
 
 TYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "|u1", "uint16": "<u2", "bool": "|u1"}
 """Element types of tensors in a shard; shards are little-endian."""
