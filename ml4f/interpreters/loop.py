@@ -150,6 +150,12 @@ class _Generator:
         if isinstance(op, v.StoreOp):
             memory = "F" if op.value.type == v.f32 else "I"
             self.emit(depth, f"{memory}[({address}) >> 2] = {self.name(op.value)}")
+        elif isinstance(op, v.StoreMultipleOp):
+            self.emit(depth, f"t = ({address}) >> 2")
+            for i, value in enumerate(op.values):
+                self.emit(depth, f"F[t + {i}] = {self.name(value)}")
+            if op.advanced is not None:
+                self.emit(depth, f"{self.name(op.advanced)} = {address} + {4 * len(op.values)}")
         elif isinstance(op, v.LoadByteOp):
             self.emit(depth, f"{self.name(op.result)} = int(B[{address}])")
         elif isinstance(op, v.LoadOp):

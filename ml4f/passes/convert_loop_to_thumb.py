@@ -102,6 +102,13 @@ def _store(s: _Selector, op: v.StoreOp) -> None:
     s.emit(make(s.values[op.value], s.values[op.pointer], op.offset.value.data, op.space.data))
 
 
+def _store_multiple(s: _Selector, op: v.StoreMultipleOp) -> None:
+    if op.offset.value.data or op.advanced is None:
+        raise InternalError("store_multiple needs pointer form")
+    values = [s.values[value] for value in op.values]
+    s.values[op.advanced] = s.emit(build.vstmia(s.values[op.pointer], values, op.space.data))
+
+
 def _add_constant(s: _Selector, value: SSAValue, amount: int) -> SSAValue:
     if not amount:
         return value
@@ -260,6 +267,7 @@ _HANDLERS: dict[type[Operation], Callable[[_Selector, Any], None]] = {
     v.LoadOp: _load,
     v.LoadByteOp: _load_byte,
     v.LoadMultipleOp: _load_multiple,
+    v.StoreMultipleOp: _store_multiple,
     v.StoreOp: _store,
     v.AdvanceOp: _advance,
     v.ScaleOp: _scale,

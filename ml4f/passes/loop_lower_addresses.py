@@ -21,6 +21,7 @@ from ml4f.dialects.loop.values import (
     LoadMultipleOp,
     LoadOp,
     ScaleOp,
+    StoreMultipleOp,
     StoreOp,
     f32,
 )
@@ -52,10 +53,12 @@ class _Plan:
     numbers: dict[tuple[Operation, Group], int] = field(default_factory=dict)
     plans: dict[Group, PointerPlan] = field(default_factory=dict)
     inner: dict[Operation, _Plan] = field(default_factory=dict)
+    waiting: list[LoadMultipleOp] = field(default_factory=list)
+    """Multiple loads whose pointers move on with the next multiple store."""
 
 
 def _reach(op: AccessOp) -> tuple[int, int]:
-    if isinstance(op, LoadMultipleOp):
+    if isinstance(op, LoadMultipleOp | StoreMultipleOp):
         return 0, 0
     if isinstance(op, LoadByteOp):
         return LDR_REACH
@@ -142,7 +145,7 @@ class _Lowering:
             elif isinstance(op, AccessOp):
                 access = self.nested[op][0]
                 low, high = _reach(op)
-                after = 4 * len(op.values) if isinstance(op, LoadMultipleOp) else 0
+                after = 4 * len(op.values) if isinstance(op, LoadMultipleOp | StoreMultipleOp) else 0
                 group = (access.buffer, access.signature)
                 add(op, group, group, Item(access.offset - high, access.offset - low, after))
         for group, items in plan.groups.items():
@@ -187,7 +190,13 @@ class _Lowering:
                 new.add_op(op)
 
     def _pointer(
-        self, op: Operation, key: Group, group: Group, new: Block, plan: _Plan, pointers: dict[Group, list[tuple[SSAValue, int]]]
+        self,
+        op: Operation,
+        key: Group,
+        group: Group,
+        new: Block,
+        plan: _Plan,
+        pointers: dict[Group, list[tuple[SSAValue, int]]],
     ) -> tuple[int, SSAValue, int]:
         """The pointer that serves an item, moved there if a segment begins."""
         number = plan.numbers[op, key]
@@ -206,6 +215,11 @@ class _Lowering:
     ) -> None:
         access = self.nested[op][0]
         group = (access.buffer, access.signature)
+        if isinstance(op, StoreMultipleOp):
+            for load in plan.waiting:
+                loaded = self.nested[load][0]
+                self._move_on(load, (loaded.buffer, loaded.signature), new, plan, pointers)
+            plan.waiting.clear()
         pointer, value, position = self._pointer(op, group, group, new, plan, pointers)
         properties = {k: p for k, p in op.properties.items() if k != "strides"}
         properties["offset"] = IntegerAttr(access.offset - position, 64)
@@ -215,6 +229,13 @@ class _Lowering:
                 operands=[value], properties=properties, result_types=[*(r.type for r in op.results), PointerType()]
             )
             pointers[group][pointer] = (lowered.results[-1], position + 4 * len(op.results))
+        elif isinstance(op, StoreMultipleOp):
+            stored = [self.values.get(v, v) for v in op.values]
+            properties.pop("operandSegmentSizes")
+            lowered = StoreMultipleOp.build(
+                operands=[stored, value, []], properties=properties, result_types=[PointerType()]
+            )
+            pointers[group][pointer] = (lowered.results[0], position + 4 * len(stored))
         else:
             operands = [value] if not isinstance(op, StoreOp) else [self.values.get(op.value, op.value), value]
             lowered = type(op).create(
@@ -223,6 +244,30 @@ class _Lowering:
         new.add_op(lowered)
         for before, after in zip(op.results, lowered.results, strict=False):
             self.values[before] = after
+        if isinstance(op, LoadMultipleOp):
+            plan.waiting.append(op)
+        elif isinstance(op, StoreMultipleOp):
+            self._move_on(op, group, new, plan, pointers)
+
+    @staticmethod
+    def _move_on(
+        op: AccessOp, group: Group, new: Block, plan: _Plan, pointers: dict[Group, list[tuple[SSAValue, int]]]
+    ) -> None:
+        """Moves a pointer to its next place before it is needed: right in front of the access it would be waited for.
+
+        A multiple store waits for its last value, and a load directly behind it waits too: there a move costs nothing.
+        """
+        pointer_plan = plan.plans[group]
+        index, _ = pointer_plan.served[plan.numbers[op, group]]
+        number = pointer_plan.segments[index].pointer
+        last = max(i for i, (segment, _) in enumerate(pointer_plan.served) if segment == index)
+        following = next((s for s in pointer_plan.segments[index + 1 :] if s.pointer == number), None)
+        if following is None or last != plan.numbers[op, group]:
+            return
+        value, position = pointers[group][number]
+        if position == following.start:
+            return
+        pointers[group][number] = (_advance(new, value, following.start - position), following.start)
 
     def _lower_loop(
         self,

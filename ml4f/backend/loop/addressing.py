@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 MOVE_COST = 3
 """A move breaks the chain of loads, stalls the next address, and is an instruction itself (measured, see docs)."""
+MULTIPLE_MOVE_COST = 1
+"""Multiple loads and stores are in no chain: a move in front of one is an instruction and no more."""
 POINTER_COST = 1
 MAX_POINTERS = 4
 
@@ -35,6 +37,7 @@ class Segment:
     high: int
     drift: int = 0
     start: int = 0
+    move_cost: int = MOVE_COST
 
 
 @dataclass(slots=True)
@@ -83,7 +86,9 @@ def plan_pointers(items: Sequence[Item]) -> PointerPlan:
 
 
 def _cost(plan: PointerPlan) -> int:
-    return MOVE_COST * (len(plan.segments) - plan.pointers) + POINTER_COST * plan.pointers
+    first = {s.pointer: s for s in reversed(plan.segments)}
+    moves = sum(s.move_cost for s in plan.segments if s is not first[s.pointer])
+    return moves + POINTER_COST * plan.pointers
 
 
 def _plan(items: Sequence[Item], count: int) -> PointerPlan:
@@ -108,7 +113,8 @@ def _plan(items: Sequence[Item], count: int) -> PointerPlan:
                 chosen = recent[-1]
             current[chosen] = len(segments)
             begins[number] = len(segments)
-            segments.append(Segment(chosen, item.low, item.high))
+            cost = MOVE_COST if item.low < item.high else MULTIPLE_MOVE_COST
+            segments.append(Segment(chosen, item.low, item.high, move_cost=cost))
         segment = segments[current[chosen]]
         served.append((current[chosen], segment.drift))
         segment.drift += item.after

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ml4f.backend.loop.elementwise import elementwise_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
 from ml4f.backend.loop.pricing import Price, price
 from ml4f.backend.loop.roll import rolling
@@ -288,6 +289,8 @@ def _dense_schedules(nest: Nest) -> Iterator[Schedule]:
 
 
 def _plain_schedules(nest: Nest) -> Iterator[Schedule]:
+    if nest.combine == "copy" and not keeps_in_core(nest) and not costly_epilogue(nest):
+        yield from elementwise_schedules(nest)
     sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
     extent = nest.extents[plain_dim(nest)] * pooled_points(nest)
     for size in sizes:

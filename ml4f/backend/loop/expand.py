@@ -39,6 +39,7 @@ class Builder(Emitter, Protocol):
     def load_byte(self, address: Address) -> Value: ...
     def load_multiple(self, address: Address, count: int) -> Sequence[Value]: ...
     def store(self, address: Address, value: Value) -> None: ...
+    def store_multiple(self, address: Address, values: Sequence[Value]) -> None: ...
     def begin_loop(
         self, count: int | None, trip_count: Value, lower: Value, inits: Sequence[Value], label: str
     ) -> tuple[Value, Sequence[Value]]: ...
@@ -125,6 +126,7 @@ class _Expansion:
         self.layout: WeightLayout | None = weight_layout(nest, schedule) if nest.has("w") else None
         self.bits = keeps_bits(nest)
         self.cache: dict[Hashable, Value] = {}
+        self.resident: dict[Hashable, Value] = {}
         self.constants: dict[float, Value] | None = {} if schedule.hoist else None
         self.bounds: tuple[Value, Value] | None = None
         self.operand_index = {o.role: i for i, o in enumerate(nest.operands)}
@@ -156,6 +158,8 @@ class _Expansion:
             else:
                 self.tile(env)
             return
+        outer_resident = self.resident
+        self.resident = self.resident | self._resident(level, env)
         dim, segments = self.parallel_loops[level]
         backwards = dim in self.schedule.reverse
         numbered = list(enumerate(steps_of(segments)))
@@ -173,6 +177,27 @@ class _Expansion:
             self.parallel(level + 1, {**env, dim: position})
             self.b.end_loop(())
             self.cache = outer
+        self.resident = outer_resident
+
+    def _resident(self, level: int, env: Environment) -> dict[Hashable, Value]:
+        """Loads what stays the same in the loops from `level` on and changes in the loop around them."""
+        loaded: dict[Hashable, Value] = {}
+        inside = {d for d, _ in self.parallel_loops[level:]}
+        around = self.parallel_loops[level - 1][0] if level else None
+        for role in self.schedule.resident:
+            map_ = self.nest.by_role[role].map
+            if any(map_.mentions(d) for d in inside) or (around is not None and not map_.mentions(around)):
+                continue
+            steps = {d: env[d].step for d, _ in map_.terms}
+            addresses = dict.fromkeys(
+                self._point_address(role, env, tuple(p.get(d, 0) for d in self.nest.parallel_dims))
+                for p in tile_points(steps, list(steps))
+            )
+            kept, self.cache = self.cache, {}
+            self.load_all(role, addresses, "f32")
+            loaded |= self.cache
+            self.cache = kept
+        return loaded
 
     def _load_bounds(self, position: Position) -> None:
         operand = self.operand_index["bounds"]
@@ -186,9 +211,28 @@ class _Expansion:
         accumulators: dict[Point, Value] = dict.fromkeys(self.tile_points(env))
         outer = self.cache
         self.cache = dict(outer)
-        self.reduce(0, env, accumulators)
-        self.epilogue(env, accumulators)
+        for part in self._parts(env, accumulators):
+            self.reduce(0, env, part)
+            self.epilogue(env, part)
         self.cache = outer
+
+    def _parts(self, env: Environment, accumulators: dict[Point, Value]) -> list[dict[Point, Value]]:
+        """The accumulators that are alive together: all, or, where nothing is accumulated, those of a few results."""
+        if self.nest.combine != "copy":
+            return [accumulators]
+        groups = list(self._groups(env, accumulators).values())
+        size = self.schedule.vector
+        return [
+            dict.fromkeys(key for members in groups[i : i + size] for key in members)
+            for i in range(0, len(groups), size)
+        ]
+
+    def _groups(self, env: Environment, keys: Iterable[Point]) -> dict[Address, list[Point]]:
+        """The points of the tile by the address of their result."""
+        groups: dict[Address, list[Point]] = {}
+        for key in keys:
+            groups.setdefault(self._point_address("out", env, key), []).append(key)
+        return groups
 
     def tile_points(self, env: Environment) -> list[Point]:
         """The accumulators' offsets in the tile, in the schedule's order."""
@@ -426,6 +470,8 @@ class _Expansion:
         return self._operand("bias", env, key)
 
     def _cached_load(self, address: Address, kind: str = "f32") -> Value:
+        if address in self.resident:
+            return self.resident[address]
         if address not in self.cache:
             self.cache[address] = self.b.load(address, kind)
         return self.cache[address]
@@ -458,11 +504,7 @@ class _Expansion:
 
     def epilogue(self, env: Environment, accumulators: dict[Point, Value]) -> None:
         self._start_accumulators(env, accumulators)
-        out = {key: self._point_address("out", env, key) for key in accumulators}
-        groups: dict[Address, list[Point]] = {}
-        for key, address in out.items():
-            groups.setdefault(address, []).append(key)
-        batches = list(groups.items())
+        batches = list(self._groups(env, accumulators).items())
         for i in range(0, len(batches), self.schedule.vector):
             self._finish(env, batches[i : i + self.schedule.vector], accumulators)
 
@@ -493,8 +535,14 @@ class _Expansion:
                 values = self._apply(step, env, keys, values)
             if step.kind.startswith("pool_"):
                 keys = [members[:1] for members in keys]
-        for (address, _), group in zip(batch, values, strict=True):
-            self.b.store(address, group[0])
+        results = {address: group[0] for (address, _), group in zip(batch, values, strict=True)}
+        if "out" in self.schedule.multiple and not bits:
+            for first, count in _runs(sorted(results, key=lambda a: (a.terms, a.offset))):
+                run = [Address(first.operand, first.offset + 4 * i, first.terms) for i in range(count)]
+                self.b.store_multiple(first, [results[a] for a in run])
+            return
+        for address, value in results.items():
+            self.b.store(address, value)
 
     def _maximum(self, group: list[Value], bits: bool, as_bits: bool) -> Value:
         """The largest value of a group; in core registers two at a time, so that few are needed."""
@@ -535,7 +583,11 @@ class _Expansion:
         if step.kind == "activation":
             return _regroup(ACTIVATIONS[step.name].emit(lanes, flat, *step.parameters), values)
         if step.role is not None:
-            other = tuple(self._operand(step.role, env, k) for members in keys for k in members)
+            points = [k for members in keys for k in members]
+            if step.role in self.schedule.multiple:
+                addresses = (self._point_address(step.role, env, k) for k in points)
+                self.load_all(step.role, [a for a in addresses if a not in self.resident], "f32")
+            other = tuple(self._operand(step.role, env, k) for k in points)
         else:
             other = lanes.constant(step.parameters[0])
         return _regroup(_BINARY_STEPS[step.kind](lanes, flat, other), values)

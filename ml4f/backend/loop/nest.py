@@ -172,8 +172,9 @@ class Schedule:
     points       a k-step is this many consecutive terms of the body; 0: all of them
     chunk        at most this many products behind one chain of loads; 0: the whole k-step
     early        roles whose loads stand in front of the whole k-step, not of the chunk that needs them
-    multiple     roles that are loaded by load-multiple instead of single loads
+    multiple     roles that are loaded (`out`: stored) by multiple loads and stores instead of single ones
     trim         (parallel dim, reduction dim): the reduction dim's bounds depend on the parallel dim, read from a table
+    resident     operands of the epilogue that are loaded outside of the innermost loops in which they do not change
     hoist        constants of the epilogue are loaded once, before all loops
     reverse      parallel dims whose loops run backwards, last tile first (so that an output may slide the other way)
     """
@@ -186,6 +187,7 @@ class Schedule:
     chunk: int = 0
     early: tuple[str, ...] = ()
     multiple: tuple[str, ...] = ()
+    resident: tuple[str, ...] = ()
     trim: tuple[str, str] | None = None
     roll: tuple[str, str, int] | None = None
     hoist: bool = False

@@ -70,6 +70,13 @@ class OpBuilder:
         operands, properties = self._access(address)
         self._blocks[-1].add_op(v.StoreOp.create(operands=[value, *operands], properties=properties))
 
+    def store_multiple(self, address: Address, values: Sequence[SSAValue]) -> None:
+        (pointer, *indices), properties = self._access(address)
+        op = v.StoreMultipleOp.build(
+            operands=[list(values), pointer, indices], properties=properties, result_types=[None]
+        )
+        self._blocks[-1].add_op(op)
+
     def begin_loop(
         self, count: int | None, trip_count: Any, lower: Any, inits: Sequence[SSAValue], label: str
     ) -> tuple[SSAValue, Sequence[SSAValue]]:
@@ -89,14 +96,10 @@ class OpBuilder:
     # -- arithmetic
 
     def constant(self, x: float) -> SSAValue:
-        return self._emit(
-            v.ConstantOp.create(properties={"value": FloatAttr(_single(x), f32)}, result_types=[f32])
-        )
+        return self._emit(v.ConstantOp.create(properties={"value": FloatAttr(_single(x), f32)}, result_types=[f32]))
 
     def int_constant(self, x: int) -> SSAValue:
-        return self._emit(
-            v.IntegerConstantOp.create(properties={"value": IntegerAttr(x, i32)}, result_types=[i32])
-        )
+        return self._emit(v.IntegerConstantOp.create(properties={"value": IntegerAttr(x, i32)}, result_types=[i32]))
 
     def _float(self, op: type[Operation], *operands: SSAValue) -> SSAValue:
         return self._emit(op.create(operands=operands, result_types=[f32]))

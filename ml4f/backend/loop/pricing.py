@@ -21,6 +21,8 @@ S_REGISTERS = 32
 R_REGISTERS = 13
 """Core registers that tile values may use besides the loop's counter (r0-r12, lr)."""
 
+LATE_VALUE = 1
+"""A multiple store waits for the last of its values."""
 LOOP_CYCLES = 4
 """SUBS and a taken BNE."""
 SPILLED_COUNTER_CYCLES = 3
@@ -164,6 +166,13 @@ class Estimator:
         self._touch(address)
         single = self._values[value][1] == "s"
         self._op(2 if single else 1, 4 if single else CORE_ACCESS_BYTES, "none", value)
+
+    def store_multiple(self, address: Address, values: Sequence[int]) -> None:
+        self._touch(address)
+        place = (address.operand, address.terms)
+        moved = self._multiple_end.get(place, address.offset) != address.offset
+        self._multiple_end[place] = address.offset + 4 * len(values)
+        self._op(len(values) + LATE_VALUE + (2 if moved else 1), 8 if moved else 4, "none", *values)
 
     # -- loops
 

@@ -224,7 +224,7 @@ class ScheduleAttr(Data[Schedule]):
             parser.parse_keyword("loops")
             values["loops"] = tuple(parser.parse_comma_separated_list(parser.Delimiter.PAREN, lambda: _parse_loop(parser)))
             while (key := parser.parse_optional_identifier()) is not None:
-                if key in ("tile", "unroll", "multiple", "early", "reverse"):
+                if key in ("tile", "unroll", "multiple", "early", "reverse", "resident"):
                     values[key] = _parse_names(parser)
                 elif key == "order":
                     values[key] = tuple(
@@ -247,7 +247,7 @@ class ScheduleAttr(Data[Schedule]):
     def print_parameter(self, printer: Printer) -> None:
         s = self.data
         parts = ["loops (" + ", ".join(f"{d}{_segments_text(g)}" for d, g in s.loops) + ")"]
-        for key in ("tile", "unroll", "multiple", "early", "reverse"):
+        for key in ("tile", "unroll", "multiple", "early", "reverse", "resident"):
             names = getattr(s, key)
             if names:
                 parts.append(f"{key} ({', '.join(names)})")

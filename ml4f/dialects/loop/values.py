@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.builtin import FloatAttr as BuiltinFloatAttr
 from xdsl.irdl import (
+    AttrSizedOperandSegments,
     EqAttrConstraint,
     IRDLOperation,
     ParsePropInAttrDict,
@@ -24,6 +25,7 @@ from xdsl.irdl import (
     operand_def,
     opt_operand_def,
     opt_prop_def,
+    opt_result_def,
     prop_def,
     result_def,
     traits_def,
@@ -105,6 +107,21 @@ class StoreOp(AccessOp):
     traits = traits_def(MemoryWriteEffect())
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = "$value `,` $pointer `[` $indices `]` attr-dict `:` type($value)"
+
+
+@irdl_op_definition
+class StoreMultipleOp(AccessOp):
+    """Consecutive 4-byte stores: `memory[address + 4*i] = values[i]`.
+
+    In pointer form the result is the pointer behind the stored words.
+    """
+
+    name = "loop.store_multiple"
+    values = var_operand_def(F)
+    advanced = opt_result_def(POINTER)
+    traits = traits_def(MemoryWriteEffect())
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    assembly_format = "$values `to` $pointer `[` $indices `]` attr-dict (`:` type($advanced)^)?"
 
 
 @irdl_op_definition
@@ -506,6 +523,7 @@ VALUE_OPS = [
     LoadByteOp,
     LoadMultipleOp,
     StoreOp,
+    StoreMultipleOp,
     AdvanceOp,
     ScaleOp,
     ConstantOp,

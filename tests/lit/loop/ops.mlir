@@ -32,6 +32,7 @@ builtin.module {
         loop.yield %next : f32
       }
       loop.store %sum, %out[%i] {strides = array<i64: 4>, offset = 0 : i64, space = "arena"} : f32
+      loop.store_multiple %sum, %zero to %out[%i] {strides = array<i64: 4>, offset = 16 : i64, space = "arena"}
       loop.yield
     }
   }
@@ -48,6 +49,7 @@ builtin.module {
     }
     %past = loop.repeat times 3 carry (%p_1 = %out : !loop.ptr) {
       loop.store %sum, %p_1[] {offset = 0 : i64, space = "arena"} : f32
+      %r = loop.store_multiple %sum, %zero to %p_1[] {offset = 0 : i64, space = "arena"} : !loop.ptr
       %q_1 = loop.advance %p_1 {offset = 4 : i64}
       loop.yield %q_1 : !loop.ptr
     }

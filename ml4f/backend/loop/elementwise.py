@@ -1,0 +1,66 @@
+"""Schedules of elementwise nests in float registers: multiple loads and stores, parameters kept in registers.
+
+A batch normalisation walks down the rows with the scales and offsets of a few channels in registers; a sum of two
+tensors streams both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ml4f.backend.loop.nest import Nest, Schedule
+from ml4f.backend.loop.schedules import make_schedule, plain_dim
+
+FLOAT_REGISTERS = 31
+ROWS = (1, 2, 3, 4, 8)
+"""How many rows, or runs, a loop's body holds."""
+LONGEST_RUN = 16
+SIZES = 4
+"""Lengths of runs that are tried."""
+MOST_IN_CORE = 8
+"""Values that are together in core registers for a relu, beside pointers and counters."""
+
+
+def _sizes(extent: int, most: int) -> list[int]:
+    """How many neighbouring values may be handled together: the most, or as many as divide the extent evenly."""
+    even = [-(-extent // parts) for parts in range(-(-extent // most), extent + 1)]
+    return list(dict.fromkeys([most, *even]))[:SIZES]
+
+
+def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
+    """For nests without reductions; empty where multiple loads and stores have no use."""
+    inner = plain_dim(nest)
+    maps = {o.role: o.map for o in nest.operands}
+    if nest.guards or nest.window_dims or any(maps[r].coefficient(inner) != 1 for r in ("x", "out")):
+        return
+    roles = dict.fromkeys(s.role for s in nest.epilogue if s.role is not None)
+    rows = [d for d in nest.parallel_dims if d != inner]
+    resident = tuple(r for r in roles if not any(maps[r].mentions(d) for d in rows)) if rows else ()
+    streamed = [r for r in roles if r not in resident and maps[r].coefficient(inner) == 1]
+    multiple = ("x", *streamed, "out")
+    held = [r for r in resident if maps[r].mentions(inner)]
+    extent = nest.extents[inner]
+    last = nest.epilogue[-1] if nest.epilogue else None
+    in_core = last is not None and last.kind == "activation" and last.name == "relu"
+    most = MOST_IN_CORE if in_core else FLOAT_REGISTERS // (len(held) + 1 + (1 if streamed else 0))
+    for size in _sizes(extent, min(extent, most, LONGEST_RUN)):
+        for unrolled in ROWS:
+            if not rows and size * unrolled <= extent:
+                tiles = {inner: size * unrolled}
+            elif rows and unrolled <= nest.extents[rows[-1]]:
+                tiles = {inner: size, rows[-1]: unrolled}
+            else:
+                break
+            together = (
+                [1, 2] if unrolled % 2 == 0 and not in_core and size * (len(held) + 2) <= FLOAT_REGISTERS else [1]
+            )
+            for runs in together:
+                for single in ((), ("x", *streamed)):
+                    kept = tuple(r for r in multiple if r not in single)
+                    schedule = make_schedule(nest, tiles, {}, (), vector=size * runs, multiple=kept, resident=resident)
+                    if held:
+                        first = [loop for loop in schedule.loops if loop[0] == inner]
+                        rest = [loop for loop in schedule.loops if loop[0] != inner]
+                        schedule = replace(schedule, loops=(*first, *rest))
+                    yield schedule
