@@ -1,6 +1,6 @@
 """Random Sequential networks in every format against TensorFlow: what the front end or the machine code gets wrong.
 
-Needs `pip install -e '.[tensorflow]' tf_keras`. Examples:
+Needs `pip install -e '.[tensorflow]' onnxruntime`. Examples:
 
     python tools/fuzz_keras.py --count 200                      import only, executed in numpy
     python tools/fuzz_keras.py --count 30 --level machine       compiled, executed in the emulator

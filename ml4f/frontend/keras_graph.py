@@ -17,6 +17,8 @@ from ml4f.frontend.guards import MAX_ELEMENTS, MAX_NODES, object_of
 MODEL_CLASSES = ("Sequential", "Functional", "Model")
 MAX_DEPTH = 24
 """Models in models."""
+OPERATION_CLASSES = ("TFOpLambda", "SlicingOpLambda")
+"""How Keras 2 stores functions of TensorFlow; their arguments are those of the call."""
 KERAS_MODULES = ("keras", "tf_keras", "tensorflow", "keras_core", "builtins")
 
 
@@ -147,16 +149,24 @@ class _Reader:
                 current = self.call(entry, tuple(current), scope, stored)
         return current
 
-    def call(self, entry: dict[str, Any], arguments: Sequence[Argument], scope: _Scope, stored: str) -> list[int]:
-        """One call of a layer, or of all layers of a model."""
+    def call(
+        self,
+        entry: dict[str, Any],
+        arguments: Sequence[Argument],
+        scope: _Scope,
+        stored: str,
+        keywords: dict[str, Any] | None = None,
+    ) -> list[int]:
+        """One call of a layer, or of all layers of a model; keywords are what configures functions of TensorFlow."""
         name = _name(entry)
         if entry["class_name"] in MODEL_CLASSES and not _custom(entry):
             inner = _Scope((*scope.path, name), stored, scope.depth + 1)
             return self.unfold(entry, [a for a in arguments if isinstance(a, int)], inner)
+        config = object_of(entry.get("config", {}), self.subject, f"the configuration of layer '{name}'")
         layer = Layer(
             name=name,
             kind=str(entry["class_name"]),
-            config=object_of(entry.get("config", {}), self.subject, f"the configuration of layer '{name}'"),
+            config={**config, "keywords": keywords} if entry["class_name"] in OPERATION_CLASSES else config,
             module=str(entry.get("module") or ""),
             custom=_custom(entry),
             path=(*scope.path, name),
@@ -238,10 +248,12 @@ class _Functional:
         self.tensors: dict[tuple[str, int], list[int]] = {}
         """(layer, number of the call) → its output tensors."""
         self.calls: dict[str, int] = {}
+        self.first: dict[str, int] = {}
+        """The number of a layer's first call: 1 for models in models of Keras 2, which count their own first."""
 
     def run(self) -> list[int]:
         names = _StoredNames(self.scope.stored)
-        pending: list[tuple[dict[str, Any], int, list[Any], str]] = []
+        pending: list[tuple[dict[str, Any], int, _Operands, str]] = []
         references = _references(self.inner["input_layers"])
         for entry in self.inner["layers"]:
             operation = str(entry.get("module") or "").startswith("keras.src.ops")
@@ -251,7 +263,11 @@ class _Functional:
             if entry["class_name"] == "InputLayer":
                 self.bind_input(entry, references)
             else:
-                pending += [(entry, index, _arguments(node), stored) for index, node in enumerate(nodes)]
+                pending += [(entry, index, _operands(node), stored) for index, node in enumerate(nodes)]
+        used = [r for item in pending for r in item[2].arguments if isinstance(r, _Reference)]
+        for reference in (*used, *_references(self.inner["output_layers"])):
+            if reference.call == self.calls.get(reference.layer, 0) > 1:
+                self.first[reference.layer] = 1
         while pending:
             left = [item for item in pending if not self.attempt(*item)]
             if len(left) == len(pending):
@@ -274,20 +290,21 @@ class _Functional:
         position = [reference.layer for reference in references].index(name)
         self.tensors[name, 0] = [self.inputs[position]]
 
-    def attempt(self, entry: dict[str, Any], index: int, arguments: list[Any], stored: str) -> bool:
+    def attempt(self, entry: dict[str, Any], index: int, operands: _Operands, stored: str) -> bool:
         """Make one call if its arguments are known."""
         found: list[Argument] = []
-        for argument in arguments:
+        for argument in operands.arguments:
             tensor = self.find(argument) if isinstance(argument, _Reference) else argument
             if tensor is None:
                 return False
             found.append(tensor)
-        self.tensors[_name(entry), index] = self.reader.call(entry, found, self.scope, stored)
+        outputs = self.reader.call(entry, found, self.scope, stored, operands.keywords)
+        self.tensors[_name(entry), index] = outputs
         return True
 
     def find(self, reference: _Reference) -> int | None:
         """The tensor; a lone call is found under any number, as Keras counts calls outside the model too."""
-        found = self.tensors.get((reference.layer, reference.call))
+        found = self.tensors.get((reference.layer, reference.call - self.first.get(reference.layer, 0)))
         if found is None and self.calls.get(reference.layer) == 1:
             found = self.tensors.get((reference.layer, 0))
         return found[reference.tensor] if found else None
@@ -309,20 +326,33 @@ def _references(value: Any) -> list[_Reference]:
     return [found for inner in value for found in _references(inner)]
 
 
-def _arguments(node: Any) -> list[Any]:
-    """A call's references and constants: Keras 3 {"args", "kwargs"}, Keras 2 [["layer", 0, 0, {…}], …]."""
+@dataclass(frozen=True)
+class _Operands:
+    """A call's references and constants, and its keywords that are neither."""
+
+    arguments: list[Any]
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+
+def _operands(node: Any) -> _Operands:
+    """Of a call: Keras 3 {"args", "kwargs"}, Keras 2 [["layer", 0, 0, {…}], …]."""
     if isinstance(node, dict):
+        keywords = node.get("kwargs", {})
         tensors = _collect(node.get("args", []))
-        return tensors + _collect({k: v for k, v in node.get("kwargs", {}).items() if isinstance(v, dict | list)})
+        return _Operands(
+            tensors + _collect({k: v for k, v in keywords.items() if isinstance(v, dict | list)}), keywords
+        )
     if node and isinstance(node[0], str):
         node = [node]
     found: list[Any] = []
+    plain: dict[str, Any] = {}
     for entry in node:
         name, call, tensor = entry[:3]
         found.append(float(tensor) if name == "_CONSTANT_VALUE" else _Reference(name, int(call), int(tensor)))
         if len(entry) > 3 and isinstance(entry[3], dict):
             found += _keyword_operands(entry[3])
-    return found
+            plain.update(entry[3])
+    return _Operands(found, plain)
 
 
 def _keyword_operands(keywords: dict[str, Any]) -> list[Any]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import onnx
 
 from ml4f.errors import Ml4fError, UnsupportedError
-from ml4f.frontend import keras_activations, keras_layers_conv, keras_layers_core, keras_layers_pool, keras_layers_shape
+from ml4f.frontend import (
+    keras_activations,
+    keras_layers_conv,
+    keras_layers_core,
+    keras_layers_pool,
+    keras_layers_shape,
+    keras_operations,
+)
 from ml4f.frontend.keras_builder import GraphBuilder, LayerContext, Refused, Value
-from ml4f.frontend.keras_graph import Call, Graph, read_graph
+from ml4f.frontend.keras_graph import OPERATION_CLASSES, Call, Graph, read_graph, type_name
 from ml4f.frontend.keras_weights import KerasFile
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
@@ -67,7 +75,7 @@ class _Translation:
         known = [self.values.get(argument) for argument in call.arguments if isinstance(argument, int)]
         shapes = ", ".join(str(list(value.shape)) for value in known if value is not None) or "unknown"
         label = f"layer '{'/'.join(layer.path)}' ({layer.kind}), input {shapes}"
-        if layer.kind == "Lambda" or "Lambda" in layer.kind:
+        if layer.kind == "Lambda":
             self.refuse(label, "a Lambda layer's code is not read; write it with layers that Keras has")
             return None
         if layer.custom:
@@ -75,16 +83,18 @@ class _Translation:
                 label, "a layer of your own, whose code is not in the file; write it with layers that Keras has"
             )
             return None
-        if layer.kind not in LAYERS or layer.module.startswith("keras.src.ops"):
-            self.refuse(label, f"there is no {layer.kind} in ml4f")
+        translate = self.translation(call)
+        if translate is None:
+            what = str(layer.config.get("function"))[:80] if layer.kind in OPERATION_CLASSES else layer.kind
+            self.refuse(label, f"there is no {what} in ml4f")
             return None
-        inputs = [value for value in known if value is not None]
-        if len(inputs) != len(call.arguments):
+        if any(value is None for value in known):
             return None
         context = LayerContext(self.builder, layer, self.file.weights, self.subject, self.graph.notes)
+        self.note_precision(layer.config)
         since = len(self.builder.nodes)
         try:
-            return self.builder.rename(LAYERS[layer.kind](context, inputs), context.path, since)
+            return self.builder.rename(translate(context), context.path, since)
         except Refused as problem:
             self.refuse(label, str(problem))
             return None
@@ -93,6 +103,25 @@ class _Translation:
             raise Ml4fError(
                 f"{self.subject}: {label}: its configuration is inconsistent ({detail}); save the model again"
             ) from None
+
+    def translation(self, call: Call) -> Callable[[LayerContext], Value] | None:
+        """What translates a layer, or an operation such as `x + y`; None if there is nothing."""
+        layer = call.layer
+        operands = [self.values.get(a) if isinstance(a, int) else a for a in call.arguments]
+        operation = keras_operations.operation_of(layer)
+        if operation is not None:
+            return lambda context: operation(context, [v for v in operands if v is not None])
+        if layer.kind in LAYERS and not keras_operations.is_operation(layer):
+            inputs = [v for v in operands if isinstance(v, Value)]
+            return lambda context: LAYERS[layer.kind](context, inputs)
+        return None
+
+    def note_precision(self, config: dict[str, Any]) -> None:
+        """A remark if a layer computes with less precision than the code will."""
+        policy = type_name(config.get("dtype"))
+        note = f"the model computes in {policy}; the code computes in float32, and so differs in the last digits"
+        if policy in ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16") and note not in self.graph.notes:
+            self.graph.notes.append(note)
 
     def refuse(self, label: str, problem: str) -> None:
         self.problems[f"{label}: {problem}"] = None
