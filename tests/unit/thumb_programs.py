@@ -1,12 +1,13 @@
 """Thumb functions as plain data for the back end's tests: typical kernels, random programs, and a tiny interpreter.
 
-The interpreter runs a function on its values or on its allocated registers. Values are integers; arithmetic is a hash, so
-that two runs agree only if every operation read the same operands; addresses are real, so that aliasing is.
+The interpreter runs a function on its values or on its allocated registers. Values are integers; arithmetic is a hash,
+so that two runs agree only if every operation read the same operands; addresses are real, so that aliasing is.
 """
 
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable
 
 from ml4f.backend.thumb.function_data import (
@@ -24,7 +25,7 @@ from ml4f.backend.thumb.function_data import (
 )
 
 MASK = (1 << 32) - 1
-STEP_LIMIT = 50_000
+STEP_LIMIT = 10_000
 """Instructions after which the loops of a wrongly allocated program are left."""
 
 
@@ -77,14 +78,14 @@ class Build:
     def store(self, value: int, base: int, offset: int) -> None:
         name = "vstr" if self.function.classes[value] == SINGLE else "str"
         access = MemoryAccess(True, "arena", base, offset, 4)
-        self.add(Instruction(name, "vstr" if name == "vstr" else "store", (value, base), (), memory=access))
+        self.add(Instruction(name, "vstore" if name == "vstr" else "store", (value, base), (), memory=access))
 
     def vldm(self, base: int, count: int, space: str = "const") -> tuple[int, list[int]]:
         bumped, made = self.core(), [self.single() for _ in range(count)]
         self.add(
             Instruction(
                 "vldm",
-                "vldm",
+                "multiple_load",
                 (base,),
                 (bumped, *made),
                 ties=((0, 0),),
@@ -99,7 +100,7 @@ class Build:
         self.add(
             Instruction(
                 "vstm",
-                "vstm",
+                "multiple_store",
                 (base, *values),
                 (bumped,),
                 ties=((0, 0),),
@@ -129,7 +130,7 @@ class Build:
         made, scratch = self.core(), self.core()
         self.add(
             Instruction(
-                "select", "bundle", (first, second), (made, scratch), ties=((0, 0),), early_clobber=True, halfwords=3
+                "select", "select", (first, second), (made, scratch), ties=((0, 0),), early_clobber=True, halfwords=3
             )
         )
         return made
@@ -205,7 +206,7 @@ def dense(outputs: int = 16, inputs: int = 4, chunk: int = 12, unroll: int = 2, 
 
 
 def depthwise(columns: int = 5, rows: int = 2, trip_count: int = 3) -> Function:
-    """3x3 depthwise: nine weights and a bias stay, two partial rows of accumulators roll through the loop, `rows` unrolled."""
+    """3x3 depthwise: nine weights and a bias stay, two partial rows of accumulators roll through the loop."""
     build = Build(f"depthwise{columns}r{rows}", 3)
     x, w, y = build.args
     weights = [build.vldr(w, 4 * i) for i in range(9)]
@@ -244,7 +245,7 @@ def depthwise(columns: int = 5, rows: int = 2, trip_count: int = 3) -> Function:
 
 
 def window(pixels: int = 9, filters: int = 2, taps: int = 4, channels: int = 3, trip_count: int = 3) -> Function:
-    """A contiguous window over a narrow input, taps shared by neighbouring pixels, reduction unrolled, filters looped."""
+    """A contiguous window over a narrow input: taps shared by neighbours, reduction unrolled, filters looped."""
     build = Build(f"window{pixels}x{filters}", 3)
     x, w, y = build.args
     count = build.mov_imm(trip_count)
@@ -280,7 +281,7 @@ def window(pixels: int = 9, filters: int = 2, taps: int = 4, channels: int = 3, 
 
 
 class RandomProgram:
-    """A random structured function whose single-precision pressure stays allocatable; core registers may have to spill."""
+    """A random structured function; its floats fit the registers, core registers may have to spill."""
 
     def __init__(self, seed: int, size: int = 40, core_pool: int = 8, calls: bool = False):
         self.random = random.Random(seed)
@@ -412,6 +413,8 @@ class Machine:
 
     def steps(self, steps: list[Step]) -> None:
         for step in steps:
+            if self.budget < 0:
+                return
             if isinstance(step, Loop):
                 self.loop(step)
             else:
@@ -436,6 +439,8 @@ class Machine:
         for value, content in zip(step.args, inits, strict=True):
             self.put(value, content)
         for _ in range(remaining):
+            if self.budget < 0:
+                return
             self.steps(step.body)
             yielded = [self.get(value) for value in step.yields]
             for value, content in zip(step.args, yielded, strict=True):
@@ -477,7 +482,7 @@ class Machine:
             return []
         if memory is not None:
             return self.access(step, memory, operands)
-        return [hash((opcode, index, *operands)) & MASK for index in range(len(step.defs))]
+        return [mix(opcode, index, *operands) for index in range(len(step.defs))]
 
     def access(self, step: Instruction, memory: MemoryAccess, operands: list[int]) -> list[int]:
         words = memory.size // 4
@@ -488,12 +493,12 @@ class Machine:
             values = operands[:1] if step.opcode in ("vstr", "str") else operands[1:]
             self.memory.update(zip(cells, values, strict=True))
             return bumped
-        return bumped + [self.memory.get(cell, hash(cell) & MASK) for cell in cells]
+        return bumped + [self.memory.get(cell, mix(*cell)) for cell in cells]
 
 
-def _initial(cell: tuple[str, int]) -> int:
-    """The content of memory that nothing has written."""
-    return hash((len(cell[0]), cell[1])) & MASK
+def mix(*what: object) -> int:
+    """A number that depends on all of its arguments, the same in every process."""
+    return zlib.crc32(repr(what).encode())
 
 
 def run_values(function: Function) -> tuple[object, object]:

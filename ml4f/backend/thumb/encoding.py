@@ -295,7 +295,7 @@ def constant_steps(value: int) -> tuple[tuple[str, int], ...]:
 
 
 def addition_steps(amount: int) -> tuple[int, ...]:
-    """Summands, each the immediate of one `add_imm`, that make up a non-negative constant: at most three."""
+    """Summands, each the immediate of one `add_imm`, that make up a non-negative constant: at most three below 2^28."""
     from ml4f.backend.thumb.operand_kinds import modified_immediate
 
     steps: list[int] = []
