@@ -92,6 +92,12 @@ def build_parser() -> Parser:
     return parser
 
 
+def _bytes(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text} is no number of bytes")
+    return int(text)
+
+
 def _clock(parser: argparse.ArgumentParser) -> None:
     default = DEFAULT_MEGAHERTZ
     parser.add_argument(
@@ -114,6 +120,28 @@ def _compile_parser(parser: argparse.ArgumentParser) -> None:
         "--no-validate", action="store_true", help="do not compare the code with the model, layer by layer"
     )
     parser.add_argument("--force", action="store_true", help="write the results even if validation fails")
+    parser.add_argument(
+        "--optimize",
+        choices=("speed", "balanced", "size"),
+        default="balanced",
+        help="fastest code, the smallest that is nearly as fast (default), or small code at the cost of cycles",
+    )
+    parser.add_argument(
+        "--max-flash",
+        metavar="BYTES",
+        type=_bytes,
+        default=0,
+        help="limit of the object's size: trades cycles for code",
+    )
+    parser.add_argument(
+        "--max-ram", metavar="BYTES", type=_bytes, default=0, help="limit of the arena's size: trades cycles for RAM"
+    )
+    parser.add_argument(
+        "--core",
+        metavar="CORE",
+        default="cortex-m4",
+        help="cortex-m4 (default; runs on all), cortex-m7 or cortex-m33: whose timing and instructions to use",
+    )
     parser.add_argument("--no-optimize", action="store_true", help="the shortest pipeline that works")
     parser.add_argument("--test-data", action="store_true", help="put a test input and its output into the object")
     parser.add_argument("--sample-model", metavar="NAME", help="compile a built-in sample instead of a file")
@@ -181,6 +209,10 @@ def compile_command(options: argparse.Namespace) -> None:
     """`ml4f compile`."""
     if (options.model is None) == (options.sample_model is None):
         raise UsageError("give one model file, or --sample-model NAME; ml4f --help tells more")
+    if options.no_optimize and (options.optimize, options.max_flash, options.max_ram) != ("balanced", 0, 0):
+        raise UsageError(
+            "--no-optimize takes one fixed schedule: it goes without --optimize, --max-flash and --max-ram"
+        )
     from ml4f.compiler import Options, compile_model
     from ml4f.output import check_directory, write_all
     from ml4f.report import summary
@@ -192,6 +224,10 @@ def compile_command(options: argparse.Namespace) -> None:
         test_data=options.test_data,
         check_passes=options.debug,
         force=options.force,
+        goal=options.optimize,
+        max_flash=options.max_flash,
+        max_ram=options.max_ram,
+        core=options.core,
     )
     check_directory(options.output)
     sample_file = None

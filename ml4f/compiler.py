@@ -23,12 +23,15 @@ from xdsl.printer import Printer
 from ml4f import evaluation as evaluations
 from ml4f import pipelines
 from ml4f.backend.c_source import c_header, c_source
+from ml4f.backend.loop.search import Goal
 from ml4f.backend.thumb.layout import CallSite, Layout
 from ml4f.backend.thumb.object_code import ObjectCode, assemble
+from ml4f.backend.thumb.timing import DEFAULT_CORE, core_named
 from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError, ValidationError
 from ml4f.frontend.importer import import_onnx
 from ml4f.interpreters.plan_checker import check_plan
+from ml4f.limits import NO_TUNING, Tuning, within_limits
 from ml4f.machine import Machine, fits
 from ml4f.output import write_all
 from ml4f.passes import PASSES
@@ -41,7 +44,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to compile. `check_passes`: run the module after every pass; `force`: keep results that fail validation."""
+    """How to compile. `check_passes`: run the module after every pass; `force`: keep results that fail validation.
+
+    `goal`: cycles or code; `max_flash`, `max_ram`: bytes of the object and of the arena, 0: no limit; `core`: whose
+    timing orders the code and whose instructions it may use.
+    """
 
     float16: bool = False
     optimize: bool = True
@@ -49,10 +56,21 @@ class Options:
     test_data: bool = False
     check_passes: bool = False
     force: bool = False
+    goal: Goal = "balanced"
+    max_flash: int = 0
+    max_ram: int = 0
+    core: str = DEFAULT_CORE
 
-    def pipeline(self) -> tuple[str, ...]:
-        """The names of the passes."""
+    def pipeline(self, tuning: Tuning = NO_TUNING) -> tuple[str, ...]:
+        """The passes, as in a pipeline's text."""
         passes = pipelines.DEFAULT if self.optimize else pipelines.UNOPTIMIZED
+        wanted = {"goal": self.goal, "max_code": tuning.max_code, "max_pixels": tuning.max_pixels}
+        given = {k: v for k, v in wanted.items() if v and v != "balanced"}
+        passes = pipelines.with_parameters(passes, "loop-choose-schedule", **given)
+        core = core_named(self.core).name
+        if core != DEFAULT_CORE:
+            for name in pipelines.CORE_DEPENDENT:
+                passes = pipelines.with_parameters(passes, name, core=core)
         return pipelines.with_float16(passes) if self.float16 else passes
 
 
@@ -322,11 +340,14 @@ def compile_proto(
                     if previous.name == pipelines.STAGES["loop"]:
                         check_plan(current)
 
-        run_passes(module, passes[split:], callback)
-        test_data = None
-        if options.test_data:
-            test_data = _test_data(assemble(module).binary, name)
-        code = assemble(module, test_data)
+        def build(tuning: Tuning) -> ObjectCode:
+            lowered = nn_module.clone()
+            run_passes(lowered, options.pipeline(tuning)[split:], callback)
+            data = _test_data(assemble(lowered).binary, name) if options.test_data else None
+            return assemble(lowered, data)
+
+        code, traded = within_limits(name, options.max_flash, options.max_ram, build, options.float16)
+        notes = (*notes, *traded)
         compilation = Compilation(name, basename or file_name(name), proto, options, code, nn_module, notes)
         if options.validate:
             try:

@@ -37,6 +37,9 @@ THUMB = (
 )
 """From pointers to instructions in registers."""
 
+CORE_DEPENDENT = ("thumb-schedule",)
+"""Passes with a parameter `core`."""
+
 MINIMAL_THUMB = tuple(p for p in THUMB if p != "thumb-schedule")
 
 DEFAULT = (*NN_OPTIMIZE, *TO_LOOP, *LOOP_OPTIMIZE, *LOOP, *THUMB)
@@ -48,6 +51,14 @@ def with_float16(passes: tuple[str, ...]) -> tuple[str, ...]:
     """The same pipeline with weights rounded to float16 at the end of the nn level."""
     split = passes.index(TO_LOOP[0])
     return (*passes[:split], "nn-round-weights", *passes[split:])
+
+
+def with_parameters(passes: tuple[str, ...], name: str, **parameters: str | int) -> tuple[str, ...]:
+    """The same pipeline with these parameters for the pass `name`, which has none yet."""
+    if not parameters:
+        return passes
+    text = " ".join(f'{k}="{v}"' if isinstance(v, str) else f"{k}={v}" for k, v in parameters.items())
+    return tuple(f"{name}{{{text}}}" if spec == name else spec for spec in passes)
 
 
 STAGES = {"nn": NN_OPTIMIZE[-1], "loop": LOOP[-1], "thumb": THUMB[-1]}

@@ -25,13 +25,16 @@ class LoopChooseSchedulePass(ModulePass):
     """Chooses loops, tile and unrolling of every nest that has no schedule yet, for all of them together.
 
     Prices candidates by expanding them (see `ml4f.backend.loop.candidates`) and weighs cycles against code (`search`);
-    `goal` is speed, balanced or size. Without `search` a plain default is taken.
+    `goal` is speed, balanced or size; `max_code` limits bytes of code, `max_pixels` the pixels of a tile, 0: no limit.
+    Without `search` a plain default is taken.
     """
 
     name = "loop-choose-schedule"
 
     search: bool = True
     goal: Goal = "balanced"
+    max_code: int = 0
+    max_pixels: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         open_nests = [nest for nest in nests(op) if nest.schedule is None]
@@ -39,7 +42,7 @@ class LoopChooseSchedulePass(ModulePass):
             for nest in open_nests:
                 nest.properties["schedule"] = ScheduleAttr(default_schedule(nest.nest.data))
             return
-        choice = choose([nest.nest.data for nest in open_nests], self.goal)
+        choice = choose([nest.nest.data for nest in open_nests], self.goal, self.max_code, self.max_pixels)
         for nest in open_nests:
             chosen = choice.candidates[nest.nest.data]
             nest.properties["nest"] = NestAttr(chosen.nest)

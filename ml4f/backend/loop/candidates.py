@@ -37,6 +37,8 @@ MAX_BODY_TERMS = 400
 """The largest number of products in one body; more makes no measurable difference and costs code."""
 MAX_WHOLE_TERMS = 720
 """The same for a body that needs no loop around it."""
+MAX_PIXELS = 12
+"""Pixels of a tile."""
 TILES = 8
 TILE_TOLERANCE = 1.05
 """Tiles whose families are priced: at most so many, and none whose loads cost 5 % more than the best one's."""
@@ -139,12 +141,12 @@ def front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 
 @lru_cache(maxsize=512)
-def candidates(nest: Nest) -> tuple[Candidate, ...]:
-    """The trade-off of a nest, fastest first; never empty."""
+def candidates(nest: Nest, max_pixels: int = 0) -> tuple[Candidate, ...]:
+    """The trade-off of a nest, fastest first; never empty. Tiles have at most `max_pixels` pixels (0: no limit)."""
     if nest.combine != "mac":
         found = front(_priced(nest, _plain_schedules(nest)))
     elif any(nest.extents[d] > 1 for d in pixel_dims(nest)):
-        found = _convolution(nest)
+        found = _convolution(nest, max_pixels or MAX_PIXELS)
     else:
         found = front(_priced(nest, _dense_schedules(nest)))
     return found or tuple(_priced(nest, [default_schedule(nest)], anything=True))
@@ -160,13 +162,13 @@ def _priced(nest: Nest, schedules: Iterable[Schedule], anything: bool = False) -
 # Convolutions
 
 
-def _convolution(nest: Nest) -> tuple[Candidate, ...]:
+def _convolution(nest: Nest, max_pixels: int) -> tuple[Candidate, ...]:
     """Families of the best tiles; those that made it to the front are tried with the options that make code smaller."""
-    found = list(_rolled(nest))
+    found = list(_rolled(nest, max_pixels))
     families: dict[Candidate, Family] = {}
     variants = [v for v in (split_taps(nest), nest) if v is not None]
     for variant in variants:
-        for family in _families(variant):
+        for family in _families(variant, max_pixels):
             for candidate in family.candidates():
                 families[candidate] = family
                 found.append(candidate)
@@ -177,11 +179,11 @@ def _convolution(nest: Nest) -> tuple[Candidate, ...]:
     return front(found)
 
 
-def _families(nest: Nest) -> Iterator[Family]:
+def _families(nest: Nest, max_pixels: int) -> Iterator[Family]:
     pixel, filter_ = tile_dims(nest)
     trim = trimmable(nest)
     peelable = nest.terms() // max(math.prod(n for _, n in nest.parallel), 1) <= PEELED_TERMS
-    for m, n in tile_sizes(nest, pixel, filter_):
+    for m, n in tile_sizes(nest, pixel, filter_, max_pixels):
         tiles = tuple((d, k) for d, k in ((pixel, m), (filter_, n)) if d is not None)
         accumulators = pooled_points(nest) * m * n
         chunk = 0 if accumulators + pooled_points(nest) * m + n < MAX_TILE_VALUES else 2 * n
@@ -210,7 +212,9 @@ def _steps(extent: int, terms: int, taps: bool, outermost: bool) -> tuple[int, .
     return tuple(u for u in range(1, last + 1) if u * terms <= limits.get(u, MAX_BODY_TERMS)) or (1,)
 
 
-def tile_sizes(nest: Nest, pixel: str | None, filter_: str | None) -> list[tuple[int, int]]:
+def tile_sizes(
+    nest: Nest, pixel: str | None, filter_: str | None, max_pixels: int = MAX_PIXELS
+) -> list[tuple[int, int]]:
     """The tiles with the fewest loads and the least left over, best first, then some without remainders."""
     pixels = nest.extents[pixel] if pixel else 1
     filters = nest.extents[filter_] if filter_ else 1
@@ -228,7 +232,7 @@ def tile_sizes(nest: Nest, pixel: str | None, filter_: str | None) -> list[tuple
 
     sizes = [
         (m, n)
-        for m in range(1, min(pixels, 12) + 1)
+        for m in range(1, min(pixels, max_pixels) + 1)
         for n in range(1, min(filters, 16) + 1)
         if window * m * n + n + (window * m if taps > 1 else min(window * m, 2)) < MAX_TILE_VALUES
     ]
@@ -239,7 +243,7 @@ def tile_sizes(nest: Nest, pixel: str | None, filter_: str | None) -> list[tuple
     return best + even[:COMPACT_TILES]
 
 
-def _rolled(nest: Nest) -> Iterator[Candidate]:
+def _rolled(nest: Nest, max_pixels: int) -> Iterator[Candidate]:
     """Depthwise-like: one channel's weights stay in registers while the rows go by."""
     dims = pixel_dims(nest)
     if not {"oy", "ky"} <= set(nest.extents) or "oy" not in dims or len(dims) > 2:
@@ -261,7 +265,7 @@ def _rolled(nest: Nest) -> Iterator[Candidate]:
         reductions = tuple(nest.reduction_dims)
         return Schedule(tuple(loops), tuple(columns), reductions, chunk=width, roll=("oy", "ky", unrolled))
 
-    widths = [w for w in (6, 5, 4, 3, 2) if w <= nest.extents[columns[0]]] if columns else [1]
+    widths = [w for w in (6, 5, 4, 3, 2, 1) if w <= min(nest.extents[columns[0]], max_pixels)] if columns else [1]
     narrow = list(_priced(nest, (schedule(w, 1) for w in widths)))
     yield from narrow
     for candidate in front(narrow)[:2]:

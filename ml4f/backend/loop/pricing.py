@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from ml4f.backend.loop.addressing import MAX_POINTERS
 from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.backend.loop.expand import Address, Interleaved, ScheduleError, expand
 from ml4f.backend.loop.nest import Nest, Schedule
@@ -30,8 +31,8 @@ SPILLED_COUNTER_CYCLES = 3
 SPILLED_COUNTER_BYTES = 6
 POINTER_SPAN = 2040
 """Bytes that VLDR reaches around a pointer."""
-CORE_ACCESS_BYTES = 3
-"""LDR and STR have 2 bytes with low registers and small offsets, else 4."""
+CORE_BYTES = 3
+"""Instructions on core registers have 2 bytes with low registers and small numbers, else 4."""
 ARGUMENT_CYCLES = 2.5
 ARGUMENT_BYTES = 5
 """What a kernel's call spends on each pointer: LDR of the arena's or object's address, mostly in pairs, and ADD."""
@@ -67,6 +68,8 @@ class _Loop:
     cycles: float = 0.0
     outer_uses: set[Number] = field(default_factory=set)
     spans: dict[Group, list[int]] = field(default_factory=dict)
+    still: set[Group] = field(default_factory=set)
+    """Groups with other accesses than multiple loads, which leave the pointer where the next round begins."""
     rounds: list[float] = field(default_factory=list)
     """Of every loop inside: how often its body runs in one round."""
     pointers: int = 0
@@ -75,8 +78,11 @@ class _Loop:
 class Estimator:
     """A `Builder` that counts. The file of a value: "s", "r", "i" (induction variables and bounds) or "none"."""
 
-    def __init__(self, dynamic_count: float = 1.0):
+    def __init__(self, dynamic_count: float = 1.0, sequential: bool = False):
         self._dynamic_count = dynamic_count
+        self._sequential = sequential
+        """Nothing stands between dependent instructions: who reads the result of the one before has to wait."""
+        self._result = -1
         self._values: list[tuple[int, str, int]] = []
         """(clock of the definition, file, loop depth) by value."""
         self._last: list[int] = []
@@ -107,6 +113,9 @@ class Estimator:
         for operand in operands:
             if type(operand) is Number:
                 self._use(operand)
+                if operand == self._result:
+                    cycles += 1
+        self._result = -1
         self._loop.cycles += cycles
         self.code += code
         self._in_chain = False
@@ -121,19 +130,25 @@ class Estimator:
             if depth < level:
                 self._loops[depth + 1].outer_uses.add(operand)  # pyright: ignore[reportArgumentType]
             last[operand] = clock
+            if operand == self._result:
+                cycles += 1
         self._loop.cycles += cycles
         self.code += 4
         self._in_chain = False
         values.append((clock, "s", level))
         last.append(clock)
-        return Number(len(last) - 1)
+        made = len(last) - 1
+        self._result = made if self._sequential else -1
+        return Number(made)
 
     # -- memory
 
-    def _touch(self, address: Address, size: int = 4) -> None:
+    def _touch(self, address: Address, size: int = 4, multiple: bool = False) -> None:
         """Notes an access; a jump between multiple loads of one pointer costs an addition."""
         operand, offset, terms = address
         key = (operand, tuple([stride for _, stride in terms]))
+        if not multiple:
+            self._loop.still.add(key)
         span = self._loop.spans.get(key)
         if span is None:
             self._loop.spans[key] = [offset, offset + size]
@@ -146,7 +161,7 @@ class Estimator:
         chained = self._in_chain
         self._touch(address)
         single = kind == "f32"
-        value = self._op(1 if chained else 2, 4 if single else CORE_ACCESS_BYTES, "s" if single else "r")
+        value = self._op(1 if chained else 2, 4 if single else CORE_BYTES, "s" if single else "r")
         self._in_chain = True
         return value
 
@@ -155,7 +170,7 @@ class Estimator:
         return self._op(2, 4, "i")
 
     def load_multiple(self, address: Address, count: int) -> Sequence[int]:
-        self._touch(address, 4)
+        self._touch(address, 4 * count, True)
         place = (address.operand, address.terms)
         moved = self._multiple_end.get(place, address.offset) != address.offset
         self._multiple_end[place] = address.offset + 4 * count
@@ -165,7 +180,7 @@ class Estimator:
     def store(self, address: Address, value: int) -> None:
         self._touch(address)
         single = self._values[value][1] == "s"
-        self._op(2 if single else 1, 4 if single else CORE_ACCESS_BYTES, "none", value)
+        self._op(2 if single else 1, 4 if single else CORE_BYTES, "none", value)
 
     def store_multiple(self, address: Address, values: Sequence[int]) -> None:
         self._touch(address)
@@ -206,15 +221,17 @@ class Estimator:
         loop = self._loops.pop()
         self._loop = outer = self._loops[-1]
         self._level -= 1
-        pointers = sum(max(1, -(-(high - low) // POINTER_SPAN)) for low, high in loop.spans.values())
+        pointers = sum(min(-(-(high - low) // POINTER_SPAN), MAX_POINTERS) for low, high in loop.spans.values())
         self._core_need = max(self._core_need, pointers + len(self._loops))
-        self.code += 4 * pointers + 6
-        outer.cycles += loop.count * (loop.cycles + LOOP_CYCLES + pointers) - 2
+        bumps = pointers - sum(key not in loop.still for key in loop.spans)
+        self.code += 4 * bumps + 6
+        outer.cycles += loop.count * (loop.cycles + LOOP_CYCLES + bumps) - 2
         outer.rounds += [loop.count, *(loop.count * rounds for rounds in loop.rounds)]
         for (operand, strides), (low, high) in loop.spans.items():
             key = (operand, strides[: self._level] if len(strides) > self._level else strides)
             span = outer.spans.setdefault(key, [low, high])
             span[0], span[1] = min(span[0], low), max(span[1], high)
+            outer.still.add(key)
         for value in loop.outer_uses:
             self._use(value)
         self._clock += 1
@@ -280,12 +297,12 @@ class Estimator:
         return self._op(2, 6, "r", a, b)
 
     def iadd(self, a: int, b: Any) -> int:
-        return self._op(1, 4, "r", a, b)
+        return self._op(1, CORE_BYTES, "r", a, b)
 
     isub = imul = iand = ior = ixor = ibic = iadd
 
     def ishl(self, a: int, b: int) -> int:
-        return self._op(1, 4, "r", a)
+        return self._op(1, CORE_BYTES, "r", a)
 
     ilshr = iashr = ishl
 
@@ -362,7 +379,7 @@ def price(nest: Nest, schedule: Schedule) -> Price | None:
         guard = next(g for g in nest.guards if g.expr.mentions(inner))
         bounds = guard_bounds(nest, guard, outer, inner)
         dynamic = sum(count for _, count in bounds) / len(bounds)
-    estimator = Estimator(dynamic)
+    estimator = Estimator(dynamic, nest.combine != "mac")
     try:
         if schedule.trim is not None and not nest.has("bounds"):
             nest = with_bounds(nest, schedule)

@@ -43,9 +43,10 @@ class Choice:
 class _Path:
     """The way from the fastest kernels to the smallest ones."""
 
-    def __init__(self, nests: Sequence[Nest]):
+    def __init__(self, nests: Sequence[Nest], max_pixels: int = 0):
         self.counts = Counter(nests)
-        self.hulls = {nest: convex(candidates(nest)) for nest in self.counts}
+        self.fronts = {nest: candidates(nest, max_pixels) for nest in self.counts}
+        self.hulls = {nest: convex(front) for nest, front in self.fronts.items()}
         exchanges: list[tuple[float, Nest, int]] = []
         for nest, hull in self.hulls.items():
             for i in range(len(hull) - 1):
@@ -75,7 +76,7 @@ class _Path:
         while True:
             best: tuple[float, Nest, Candidate, float] | None = None
             for nest, now in chosen.items():
-                for candidate in candidates(nest):
+                for candidate in self.fronts[nest]:
                     slower = self.counts[nest] * (candidate.cycles - now.cycles)
                     smaller = now.code_bytes - candidate.code_bytes
                     if smaller > (best[0] if best else 0) and totals.cycles + slower <= limit:
@@ -104,10 +105,17 @@ def _above(a: Candidate, b: Candidate, c: Candidate) -> bool:
     )
 
 
-def choose(nests: Sequence[Nest], goal: Goal = "balanced") -> Choice:
-    """The schedules of a program's nests. Deterministic."""
-    path = _Path(nests)
-    return path.choice(CYCLES_OF_FASTEST[goal] * path.places[0].cycles)
+def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, max_pixels: int = 0) -> Choice:
+    """The schedules of a program's nests, with at most `max_code` bytes of code if that is possible. Deterministic.
+
+    `max_pixels` limits the pixels of a tile.
+    """
+    path = _Path(nests, max_pixels)
+    choice = path.choice(CYCLES_OF_FASTEST[goal] * path.places[0].cycles)
+    if not max_code or choice.totals.code_bytes <= max_code:
+        return choice
+    fitting = [totals for totals in path.places if totals.code_bytes <= max_code]
+    return path.choice(fitting[0].cycles if fitting else path.places[-1].cycles)
 
 
 def choose_schedule(nest: Nest) -> tuple[Schedule, Candidate]:

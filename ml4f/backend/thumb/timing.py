@@ -66,6 +66,10 @@ CORES = {
 }
 
 
+DEFAULT_CORE = "cortex-m4"
+"""What is compiled for it runs on all of them."""
+
+
 def core_named(name: str) -> Core:
     """The core `cortex-m4`, or `m4` for short."""
     full = name if name.startswith("cortex-") else f"cortex-{name}"
