@@ -81,8 +81,12 @@ class Estimator:
     def __init__(self, dynamic_count: float = 1.0, sequential: bool = False):
         self._dynamic_count = dynamic_count
         self._sequential = sequential
-        """Nothing stands between dependent instructions: who reads the result of the one before has to wait."""
+        """Nothing stands between dependent instructions: who reads the result of the one before has to wait.
+
+        Otherwise it is so only in a chain of more than two: products and sums of a tile find others to stand between.
+        """
         self._result = -1
+        self._dependent = 0
         self._values: list[tuple[int, str, int]] = []
         """(clock of the definition, file, loop depth) by value."""
         self._last: list[int] = []
@@ -110,35 +114,44 @@ class Estimator:
 
     def _op(self, cycles: float, code: int, file: str, *operands: Any) -> Number:
         self._clock += 1
+        waits = False
         for operand in operands:
             if type(operand) is Number:
                 self._use(operand)
                 if operand == self._result:
-                    cycles += 1
+                    waits = True
+        cycles += self._wait(waits)
         self._result = -1
         self._loop.cycles += cycles
         self.code += code
         self._in_chain = False
         return self._define(file)
 
+    def _wait(self, dependent: bool) -> int:
+        """The stall of an instruction that reads, or does not read, the result of the one before it."""
+        self._dependent = self._dependent + 1 if dependent else 0
+        return 1 if self._dependent > (0 if self._sequential else 1) else 0
+
     def _float(self, cycles: float, *operands: int) -> Number:
         """A float operation of one instruction."""
         clock = self._clock = self._clock + 1
         level, values, last = self._level, self._values, self._last
+        waits = False
         for operand in operands:
             depth = values[operand][2]
             if depth < level:
                 self._loops[depth + 1].outer_uses.add(operand)  # pyright: ignore[reportArgumentType]
             last[operand] = clock
             if operand == self._result:
-                cycles += 1
+                waits = True
+        cycles += self._wait(waits)
         self._loop.cycles += cycles
         self.code += 4
         self._in_chain = False
         values.append((clock, "s", level))
         last.append(clock)
         made = len(last) - 1
-        self._result = made if self._sequential else -1
+        self._result = made
         return Number(made)
 
     # -- memory
