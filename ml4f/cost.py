@@ -109,5 +109,5 @@ def measured(module: ModuleOp, inputs: Sequence[np.ndarray]) -> Cost:
     """The cost of a module of allocated thumb functions, by one run."""
     code = assemble(module)
     machine = Machine(code.binary, "module")
-    cycles = profile(machine, inputs[0] if len(inputs) == 1 else list(inputs)).total
+    cycles = profile(machine, inputs[0] if len(inputs) == 1 else list(inputs)).total  # pyright: ignore[reportArgumentType]
     return Cost(cycles, code.code_bytes, code.header.arena_bytes)

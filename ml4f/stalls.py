@@ -141,7 +141,7 @@ class _Places:
         for start, end, site in self.spans:
             if start <= address < end:
                 operator, layers = site.attributes.get("op"), site.attributes.get("layers")
-                names = [name.data for name in layers if isinstance(name, StringAttr)] if _is_list(layers) else []
+                names = [name.data for name in layers if isinstance(name, StringAttr)] if _is_list(layers) else []  # pyright: ignore[reportGeneralTypeIssues, reportOptionalIterable]
                 return site.callee, operator.data if isinstance(operator, StringAttr) else "", "+".join(names)
         return "", "", ""
 

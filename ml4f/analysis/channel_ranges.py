@@ -118,7 +118,7 @@ def finished(op: Operation, base: np.ndarray, low: np.ndarray, high: np.ndarray)
         flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
         smallest = np.where(constant, flat.min(axis=0), smallest)
         largest = np.where(constant, flat.max(axis=0), largest)
-    return Channels(smallest, largest, constant, values)
+    return Channels(smallest, largest, constant, values)  # pyright: ignore[reportArgumentType]
 
 
 def spread(weights: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

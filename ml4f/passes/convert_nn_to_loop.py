@@ -222,10 +222,10 @@ def _conv2d(c: Converter, op: Operation) -> None:
         window = [integers(op.properties[k]) for k in ("strides", "dilations", "pads")]
         shapes = [shape_of(x), shape_of(w), shape_of(op.results[0])]
         if op.name == "nn.depthwise_conv2d":
-            return kernels.depthwise_conv2d(*shapes, *window, "bias" in places, steps)
+            return kernels.depthwise_conv2d(*shapes, *window, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
         groups = op.properties["groups"]
         assert isinstance(groups, IntegerAttr)
-        return kernels.conv2d(*shapes, *window, groups.value.data, "bias" in places, steps)
+        return kernels.conv2d(*shapes, *window, groups.value.data, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
 
     _with_activation(c, op, nest, places)
 

@@ -112,9 +112,9 @@ class _Lowering:
         return out
 
     def _access(self, op: AccessOp) -> _Access:
-        strides = op.strides.get_values() if op.strides is not None else ()
+        strides = op.strides.get_values() if op.strides is not None else ()  # pyright: ignore[reportAttributeAccessIssue]
         terms = sorted((self.depth_of[i], int(s)) for i, s in zip(op.indices, strides, strict=True) if s)
-        return _Access(op, self.buffers[op.pointer], tuple(terms), op.offset.value.data)
+        return _Access(op, self.buffers[op.pointer], tuple(terms), op.offset.value.data)  # pyright: ignore[reportArgumentType]
 
     def _loop_groups(self, loop: ForOp, depth: int) -> list[Group]:
         """The groups of a loop at `depth`, in the order of their first use."""
@@ -301,7 +301,7 @@ class _Lowering:
         inside = {g: [(next(arguments), position) for _, position in entries[g]] for g in groups}
         for before, after in zip(loop.body.block.args[1:], arguments, strict=True):
             self.values[before] = after
-        self._lower(loop.body.block, body, depth + 1, inner_plan, inside)
+        self._lower(loop.body.block, body, depth + 1, inner_plan, inside)  # pyright: ignore[reportArgumentType]
         yields: list[SSAValue] = []
         for group in groups:
             stride = self._stride(group, depth)
@@ -399,7 +399,7 @@ class LoopLowerAddressesPass(ModulePass):
 
         loop.for %i times 4 { %v = loop.load %x[%i] {strides = array<i64: 8>, offset = 4 : i64, …} }
     becomes
-        loop.repeat times 4 carry (%p = %x) { %v = loop.load %p[] {offset = 4 : i64, …}; %q = loop.advance %p {offset = 8} … }
+        loop.repeat times 4 carry (%p = %x) { %v = loop.load %p[] {offset = 4, …}; %q = loop.advance %p {offset = 8} … }
     """
 
     name = "loop-lower-addresses"

@@ -36,9 +36,9 @@ def fuse(op: nn.ActivationOp) -> None:
     value, through = op.x, []
     while isinstance(producer(value), nn.ReshapeOp) and use_count(value) == 1:
         through.append(value)
-        value = producer(value).x  # pyright: ignore[reportOptionalMemberAccess]
+        value = producer(value).x  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     target = producer(value)
-    if target is None or use_count(value) != 1 or "act" not in type(target).get_irdl_definition().properties:
+    if target is None or use_count(value) != 1 or "act" not in type(target).get_irdl_definition().properties:  # pyright: ignore[reportAttributeAccessIssue]
         return
     if target.properties.get("act") is not None:
         return

@@ -191,7 +191,7 @@ class _Rewriter:
                 operands.append(new_const(op, array[:, :, ~self.lost(x), :]))
             else:
                 operands.append(new_const(op, array[..., outputs]))
-        return self.emit(op, operands, (*shape_of(y)[:-1], int(outputs.sum())), dict(op.properties))
+        return self.emit(op, operands, (*shape_of(y)[:-1], int(outputs.sum())), dict(op.properties))  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)

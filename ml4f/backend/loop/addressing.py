@@ -1,8 +1,9 @@
 """Which pointers a block needs to reach its memory accesses, and where each stands: plain data.
 
 All accesses of one group (one buffer, the same strides in the enclosing loops) differ only by a constant. A pointer
-reaches a window around itself; an access outside of it moves a pointer. A pointer's position is chosen late: a *segment*
-of accesses that one position can serve keeps the interval of positions that suit all of them, so that a window centres
+reaches a window around itself; an access outside of it moves a pointer. A pointer's position is chosen late: a
+*segment* of accesses that one position can serve keeps
+the interval of positions that suit all of them, so that a window centres
 itself. Items are visited in program order, the least recently used pointer moves.
 """
 

@@ -2,7 +2,7 @@
 
 A nest computes, for every point of its parallel dims, one accumulator over the points of its reduction dims, passes
 it through an epilogue and stores it. It says nothing about order, tiles or registers: that is the `Schedule`.
-The idea is `memref_stream.generic` of xDSL's Snitch back end (Lopoukhine et al., CGO 2025), with a tile in several dims.
+The idea is `memref_stream.generic` of xDSL's Snitch back end (Lopoukhine et al., CGO 2025), tiles in several dims.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "where", "pool_max", "po
 class Step:
     """One step of the epilogue, applied to the accumulator `a`.
 
-    `mul`, `add`, `sub`, `rsub`, `div`, `rdiv`, `max`, `min`: with the operand of `role`, or the constant `parameters[0]`;
+    `mul`, `add`, `sub`, `rsub`, `div`, `rdiv`, `max`, `min`: with the operand of `role` or constant `parameters[0]`;
     `activation`: the elementwise function `name` with `parameters`;
     `prelu`: `a` where `a >= 0`, else `a` times the operand of `role`;
     `where`: `a` where the operand of `role` is not 0, else 0;
@@ -165,7 +165,7 @@ Segments = tuple[tuple[int, int], ...]
 class Schedule:
     """How a nest is executed. Every dim occurs once in `loops`, parallel dims before reduction dims.
 
-    loops        outer to inner; each segment's step is the extent of the tile (parallel) or of the unrolled body (reduction)
+    loops        outer to inner; each segment's step is the extent of the tile (parallel) or unrolled body (reduction)
     tile         parallel dims in the order in which a k-step visits its accumulators, outermost first
     unroll       reduction dims in the order in which the body visits its terms, outermost first
     order        explicit order of the points of a dim inside the body (stride-2 taps: even ones first)

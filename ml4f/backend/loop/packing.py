@@ -85,7 +85,7 @@ class WeightLayout:
 
 
 def has_loop(segments: Segments) -> bool:
-    return len(segments) > 1 or segments[0][1] > 1
+    return len(segments) > 1 or segments[0][1] > 1  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def weight_layout(nest: Nest, schedule: Schedule) -> WeightLayout:

@@ -143,7 +143,7 @@ class View:
             step.counter_slot = op.counter_slot.value.data
             step.reloaded_counter = self.value(last.counter)
         if op.slots is not None:
-            known = dict.fromkeys(op.slots.get_values(), UNKNOWN)
+            known = dict.fromkeys(op.slots.get_values(), UNKNOWN)  # pyright: ignore[reportAttributeAccessIssue]
             step.slot_carried = [plain.SlotCarried(int(slot), *(UNKNOWN,) * 4) for slot in known]
         return step
 

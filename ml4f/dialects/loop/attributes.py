@@ -1,4 +1,4 @@
-"""Types and attributes of the loop dialect: pointers, nests and schedules, each with a syntax that a person can write."""
+"""Types and attributes of the loop dialect: pointers, nests and schedules, each with a syntax that people can write."""
 
 from __future__ import annotations
 
@@ -222,7 +222,9 @@ class ScheduleAttr(Data[Schedule]):
         values: dict[str, object] = {}
         with parser.in_angle_brackets():
             parser.parse_keyword("loops")
-            values["loops"] = tuple(parser.parse_comma_separated_list(parser.Delimiter.PAREN, lambda: _parse_loop(parser)))
+            values["loops"] = tuple(
+                parser.parse_comma_separated_list(parser.Delimiter.PAREN, lambda: _parse_loop(parser))
+            )
             while (key := parser.parse_optional_identifier()) is not None:
                 if key in ("tile", "unroll", "multiple", "early", "reverse", "resident"):
                     values[key] = _parse_names(parser)

@@ -54,7 +54,7 @@ class AccessOp(IRDLOperation):
     space = prop_def(StringAttr)
 
     def verify_(self) -> None:
-        count = len(self.strides.get_values()) if self.strides is not None else 0
+        count = len(self.strides.get_values()) if self.strides is not None else 0  # pyright: ignore[reportAttributeAccessIssue]
         if count != len(self.indices):
             raise VerifyException(f"{len(self.indices)} indices need as many strides, not {count}")
         if self.space.data not in ("arena", "const"):

@@ -132,7 +132,7 @@ class ConstOp(IRDLOperation):
         """From numpy."""
         data = np.ascontiguousarray(values, dtype="<f4")
         type_ = tensor_type(np.shape(values))
-        attribute = DenseIntOrFPElementsAttr(type_, BytesAttr(data.tobytes()))
+        attribute = DenseIntOrFPElementsAttr(type_, BytesAttr(data.tobytes()))  # pyright: ignore[reportArgumentType]
         return cls.create(properties={"value": attribute}, result_types=[type_])
 
     def array(self) -> np.ndarray:
@@ -176,7 +176,7 @@ class Conv2dOp(NnOp):
 
     def infer(self) -> tuple[int, ...]:
         window = [self.integers(name) for name in ("strides", "dilations", "pads")]
-        out = shapes.conv2d(shape_of(self.x), shape_of(self.w), *window, self.groups.value.data)
+        out = shapes.conv2d(shape_of(self.x), shape_of(self.w), *window, self.groups.value.data)  # pyright: ignore[reportCallIssue]
         if self.bias is not None:
             shapes.bias(out[-1], shape_of(self.bias))
         return out
