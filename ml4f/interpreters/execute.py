@@ -19,8 +19,8 @@ from ml4f.machine import Machine
 from ml4f.pipelines import MINIMAL_THUMB
 
 
-def level(module: ModuleOp) -> str:
-    """`nn`, `loop` or `thumb`."""
+def level_of(module: ModuleOp) -> str | None:
+    """`nn`, `loop` or `thumb`; None if there is no function and no program."""
     for op in module.body.block.ops:
         if isinstance(op, FunctionOp):
             return "nn"
@@ -28,7 +28,15 @@ def level(module: ModuleOp) -> str:
             return "loop"
         if isinstance(op, FuncOp):
             return "thumb"
-    raise Ml4fError("the module holds no func.func, no loop.program and no thumb.func: nothing to execute")
+    return None
+
+
+def level(module: ModuleOp) -> str:
+    """`nn`, `loop` or `thumb`; an Ml4fError if there is nothing to execute."""
+    found = level_of(module)
+    if found is None:
+        raise Ml4fError("the module holds no func.func, no loop.program and no thumb.func: nothing to execute")
+    return found
 
 
 def input_sizes(module: ModuleOp) -> list[int]:

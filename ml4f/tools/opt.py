@@ -17,7 +17,8 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 
 from ml4f.cost import CostReport
 from ml4f.differential import DifferentialRun
-from ml4f.errors import UsageError
+from ml4f.errors import Ml4fError, UsageError
+from ml4f.interpreters.execute import level_of
 from ml4f.passes import PASSES
 from ml4f.pipelines import PIPELINES
 from ml4f.tools.driver import SPECIFICATION_ERRORS, run_tool, verify
@@ -128,9 +129,19 @@ class _BetweenPasses:
             print("\n\n\n")
         if self.differential is not None:
             self.differential(previous, module, following)
+        if following is not None and following.name in PASSES:
+            check_level(following.name, module)
         if self.cost is not None:
             self.cost(previous, module, following)
         self.started = time.perf_counter()
+
+
+def check_level(name: str, module: ModuleOp) -> None:
+    """Raises Ml4fError if one of our passes would meet IR of another level than its own."""
+    needed = name.removeprefix("convert-").split("-")[0]
+    there = level_of(module)
+    if there is not None and there != needed:
+        raise Ml4fError(f"{name} works on the {needed} level, the module is at the {there} level")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

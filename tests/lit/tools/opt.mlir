@@ -5,6 +5,7 @@
 // RUN: ml4f-opt %s --pipeline default --run-between-passes --time-passes -t thumb-hex 2>&1 | filecheck %s --check-prefix HEX
 // RUN: cat %s | ml4f-opt - --pipeline unoptimized -t thumb-asm | filecheck %s --check-prefix ASM
 // RUN: not ml4f-opt %s -p nn-canonicalise 2>&1 | filecheck %s --check-prefix UNKNOWN
+// RUN: not ml4f-opt %s -p nn-canonicalize,loop-plan-memory 2>&1 | filecheck %s --check-prefix PASS
 // RUN: not ml4f-opt %s -t thumb-asm 2>&1 | filecheck %s --check-prefix LEVEL
 
 // BETWEEN:      IR after nn-canonicalize:
@@ -29,6 +30,8 @@
 // ASM:            pop
 
 // UNKNOWN:      ml4f-opt: -p nn-canonicalise: Unrecognized passes: ['nn-canonicalise']
+
+// PASS:         ml4f-opt: loop-plan-memory works on the loop level, the module is at the nn level
 
 // LEVEL:        ml4f-opt: the module is at the nn level, {{.*}} --pipeline default
 
