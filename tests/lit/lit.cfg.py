@@ -22,15 +22,17 @@ config.test_format = lit.formats.ShTest(execute_external=False)
 config.suffixes = [".mlir", ".test"]
 config.excludes = ["Inputs"]
 config.test_source_root = str(Path(__file__).resolve().parent)
-config.environment["PYTHONPATH"] = str(root)
 for variable in ("HOME", "ML4F_SHARED"):
     if variable in os.environ:
         config.environment[variable] = os.environ[variable]
 
 
 def substitute(tool: str, module: str) -> None:
-    """Let RUN lines call a Python module by its tool's name, where that is a word of its own."""
-    command = f'"{sys.executable}" -m {module}'
+    """Let RUN lines call a Python module by its tool's name, where that is a word of its own.
+
+    The path is part of the command: lit's own `cat` and `diff` change the environment of what comes behind them.
+    """
+    command = f'env PYTHONPATH="{root}" "{sys.executable}" -m {module}'
     config.substitutions.append((rf"(?<![\w/.%-]){tool}(?![\w/.-])", command))
 
 
