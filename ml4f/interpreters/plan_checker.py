@@ -117,8 +117,13 @@ class _Execution:
             words = len(op.values) - (op.advance is not None)
             if op.advance is not None:
                 self.values[op.values[-1]] = argument, at + WORD * words
+        elif isinstance(op, v.StoreMultipleOp):
+            words = len(op.values)
+            if op.advanced is not None:
+                self.values[op.advanced] = argument, at + WORD * words
         if self.in_arena[argument]:
-            pending.extend((argument, at + WORD * i, isinstance(op, v.StoreOp)) for i in range(words))
+            stores = isinstance(op, v.StoreOp | v.StoreMultipleOp)
+            pending.extend((argument, at + WORD * i, stores) for i in range(words))
 
     def repeat(self, op: RepeatOp) -> Stream:
         count = op.count.value.data if op.count is not None else self.number(op.trip_count)  # pyright: ignore

@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.ir import Block, SSAValue
 
 from ml4f.backend.loop import kernels
-from ml4f.backend.loop.nest import Nest, Schedule
+from ml4f.backend.loop.nest import Nest, Schedule, Step
 from ml4f.backend.loop.schedules import mac_schedule
 from ml4f.backend.memory.lifetimes import Call, Timeline, excluded, fits, pairs
 from ml4f.backend.memory.trace import NEVER, trace
@@ -132,7 +132,8 @@ def test_machine_code_survives_exactly_the_allowed_differences(seed: int):
         if nest.combine != "mac" or nest.epilogue:
             continue
         reference, schedule = scheduled(nest, constants, sizes, seed)
-        timeline = timeline_of(nest, schedule, sizes)
+        chosen = next(op.nest.data for op in reference.walk() if isinstance(op, NestOp))
+        timeline = timeline_of(chosen, schedule, sizes)
         lives = timeline.life(0, {}), timeline.life(1, {})
         interval = excluded(*lives)
     x = rng.standard_normal(sizes["x"]).astype(np.float32)
@@ -147,6 +148,15 @@ def test_machine_code_survives_exactly_the_allowed_differences(seed: int):
         result = Machine(compile_module(module).binary).run(x)
         works = bool(np.allclose(result, expected, rtol=1e-4, atol=1e-5))
         assert fits(*lives, difference) == works == (difference in allowed)
+
+
+def test_stores_of_several_words_are_traced():
+    """Every word of the output is stored, behind the loads of its tile and in front of those of the next."""
+    nest = kernels.elementwise([8], [1], epilogue=[Step("add", parameters=(1.0,))])
+    schedule = Schedule(loops=(("d0", ((4, 2),)),), tile=("d0",), multiple=("x", "out"))
+    found = trace(nest, schedule, {0: 8, 1: 8})
+    loads, stores = found.operands[0].last_load, found.operands[1].first_store
+    assert (stores != NEVER).all() and (loads[:4] < stores[:4]).all() and (stores[:4] < loads[4:]).all()
 
 
 def spanning(nest: Nest, schedule: Schedule, inputs: int, outputs: int) -> int:

@@ -78,6 +78,9 @@ class _Recorder:
         self.groups: defaultdict[Key, _Group] = defaultdict(_Group)
 
     def __getattr__(self, name: str) -> Any:
+        """Arithmetic touches nothing. An access that is not recorded would make wrong plans, so it is an error."""
+        if name.startswith(("load", "store")):
+            raise AttributeError(f"the trace does not know the access {name}")
         return self._nothing
 
     @staticmethod
@@ -107,6 +110,9 @@ class _Recorder:
 
     def store(self, address: Address, value: Any) -> None:
         self._touch(address, True)
+
+    def store_multiple(self, address: Address, values: Sequence[Any]) -> None:
+        self._touch(address, True, len(values))
 
     def begin_loop(
         self, count: int | None, trip_count: Any, lower: Any, inits: Sequence[Any], label: str
