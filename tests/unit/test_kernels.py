@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from nests import LOOP_PASSES, apply, compile_module, kernel_module, random_elementwise, random_kernel, random_pooled
 from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.backend.loop import kernels
+from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.nest import Step
+from ml4f.backend.loop.pricing import price
+from ml4f.dialects.loop.attributes import ScheduleAttr
+from ml4f.dialects.loop.structure import NestOp
 from ml4f.interpreters.execute import input_sizes
 from ml4f.interpreters.loop import run_loop
 from ml4f.machine import Machine
@@ -81,3 +87,34 @@ def test_sums_are_streamed():
     other = rng.standard_normal(1000).astype(np.float32)
     module = kernel_module(nest, {"other": other}, {"x": 1000, "out": 1000})
     check(module, LOOP_PASSES, rng, 1000)
+
+
+def test_narrow_outputs_are_folded():
+    """Every folded schedule of random narrow convolutions that fits the registers, forwards and backwards."""
+    tried = skewed = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        h, w, c, f, kh, kw, slide = (int(rng.integers(1, n)) for n in (12, 5, 4, 9, 5, 6, 3))
+        pads = [int(rng.integers(0, n)) for n in (kh, kw, kh, kw)]
+        out = [h + pads[0] + pads[2] - kh + 1, (w + pads[1] + pads[3] - kw) // slide + 1, f]
+        if min(out) < 1:
+            continue
+        bias = seed % 2 == 0
+        nest = kernels.conv2d([h, w, c], [kh, kw, c, f], out, [1, slide], [1, 1], pads, 1, bias)
+        constants = {"w": rng.standard_normal(kh * kw * c * f)} | ({"bias": rng.standard_normal(f)} if bias else {})
+        sizes = {"x": h * w * c, "out": out[0] * out[1] * f}
+        schedules = list(folded_schedules(nest))
+        if not schedules:
+            continue
+        for schedule in (schedules[int(i)] for i in rng.integers(0, len(schedules), 2)):
+            if seed % 3 == 0:
+                schedule = replace(schedule, reverse=tuple(d for d, _ in schedule.loops if d in ("oy", "ox")))
+            result = price(nest, schedule)
+            if result is None or not result.feasible:
+                continue
+            module = kernel_module(nest, constants, sizes)
+            next(op for op in module.walk() if isinstance(op, NestOp)).properties["schedule"] = ScheduleAttr(schedule)
+            check(module, LOOP_PASSES, rng, sizes["x"])
+            tried += 1
+            skewed += schedule.skew is not None
+    assert tried > 30 and skewed >= 10

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ml4f.backend.loop.elementwise import elementwise_schedules
+from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
 from ml4f.backend.loop.pricing import Price, price
 from ml4f.backend.loop.roll import rolling
@@ -172,6 +173,7 @@ def _convolution(nest: Nest, max_pixels: int) -> tuple[Candidate, ...]:
             for candidate in family.candidates():
                 families[candidate] = family
                 found.append(candidate)
+    found += _priced(nest, folded_schedules(nest))
     best = front(found)
     for family in dict.fromkeys(families[c] for c in best if c in families):
         for option in (replace(family, multiple=("w",)), replace(family, peel=False)):

@@ -129,6 +129,8 @@ class _Expansion:
         self.resident: dict[Hashable, Value] = {}
         self.constants: dict[float, Value] | None = {} if schedule.hoist else None
         self.bounds: tuple[Value, Value] | None = None
+        self.skewed: Terms = ()
+        """How the points of the skewed reduction dim change with the loop around."""
         self.operand_index = {o.role: i for i, o in enumerate(nest.operands)}
         self.trimmed = {i for i, g in enumerate(nest.guards) if schedule.trim and g.expr.mentions(schedule.trim[1])}
 
@@ -174,7 +176,10 @@ class _Expansion:
                 position = Position(start + step * (count - 1), step, index, ((variable, -step),), count - 1)
             if self.schedule.trim is not None and self.schedule.trim[0] == dim:
                 self._load_bounds(position)
+            if self.schedule.skew is not None and self.schedule.skew[0] == dim:
+                self._skew(variable, step, backwards)
             self.parallel(level + 1, {**env, dim: position})
+            self.skewed = () if self.schedule.skew is not None and self.schedule.skew[0] == dim else self.skewed
             self.b.end_loop(())
             self.cache = outer
         self.resident = outer_resident
@@ -198,6 +203,19 @@ class _Expansion:
             loaded |= self.cache
             self.cache = kept
         return loaded
+
+    def _skew(self, variable: Value, step: int, backwards: bool) -> None:
+        assert self.schedule.skew is not None
+        _, inner, slide = self.schedule.skew
+        if self.layout is not None and self.layout.positions[inner] is not None:
+            raise ScheduleError("skewed taps must be read in their natural order")
+        if step != 1:
+            raise ScheduleError("a skewed loop goes in steps of one")
+        self.skewed = ((variable, slide if backwards else -slide),)
+
+    def _terms(self, dim: str, terms: Terms) -> Terms:
+        """The terms of a reduction dim's position."""
+        return (*terms, *self.skewed) if self.schedule.skew is not None and self.schedule.skew[1] == dim else terms
 
     def _load_bounds(self, position: Position) -> None:
         operand = self.operand_index["bounds"]
@@ -258,7 +276,8 @@ class _Expansion:
             return
         for index, (start, step, count) in enumerate(steps_of(segments)):
             if count == 1:
-                self.reduce(level + 1, {**env, dim: Position(start, step, index)}, accumulators)
+                position = Position(start, step, index, self._terms(dim, ()))
+                self.reduce(level + 1, {**env, dim: position}, accumulators)
             else:
                 self._reduction_loop(level, env, accumulators, Position(start, step, index), count)
 
@@ -273,7 +292,8 @@ class _Expansion:
         inits = [accumulators[k] for k in keys]
         variable, carried = self.b.begin_loop(count, trip_count, lower, inits, dim)
         inner = dict(zip(keys, carried, strict=True))
-        here = Position(position.start, position.step, position.segment, ((variable, position.step),))
+        terms = self._terms(dim, ((variable, position.step),))
+        here = Position(position.start, position.step, position.segment, terms)
         self.reduce(level + 1, {**env, dim: here}, inner)
         results = self.b.end_loop([inner[k] for k in keys])
         accumulators.update(zip(keys, results, strict=True))
@@ -291,7 +311,7 @@ class _Expansion:
                 continue
             offset += coefficient * position.start
             terms += [(v, 4 * coefficient * s) for v, s in position.terms]
-        return 4 * offset, tuple(terms)
+        return 4 * offset, _summed(terms) if self.skewed else tuple(terms)
 
     def weight_base(self, env: Environment) -> tuple[int, Terms, int]:
         """(bytes, terms) of the current block, and the number of its filters."""
@@ -385,6 +405,7 @@ class _Expansion:
             position = env[dim]
             offset += position.start * stride * filters * size
             all_terms += [(v, s * stride * filters * size) for v, s in position.terms]
+        all_terms = list(_summed(all_terms)) if self.skewed else all_terms
         if size == 2 and any(s % 4 for _, s in all_terms):
             raise ScheduleError("float16 weights need loops that advance by whole words")
         steps = {d: env[d].step for d in layout.tile}
@@ -605,6 +626,19 @@ _BINARY_STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "prelu": prelu,
     "where": where,
 }
+
+
+def _summed(terms: Iterable[tuple[Any, int]]) -> Terms:
+    """One term for each variable, none with stride 0."""
+    strides: list[tuple[Any, int]] = []
+    for variable, stride in terms:
+        for i, (other, known) in enumerate(strides):
+            if other is variable:
+                strides[i] = (other, known + stride)
+                break
+        else:
+            strides.append((variable, stride))
+    return tuple(t for t in strides if t[1])
 
 
 def _is_relu(step: Step) -> bool:

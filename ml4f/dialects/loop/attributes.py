@@ -239,7 +239,7 @@ class ScheduleAttr(Data[Schedule]):
                 elif key == "trim":
                     outer, inner = _parse_names(parser)
                     values[key] = (outer, inner)
-                elif key == "roll":
+                elif key in ("roll", "skew"):
                     outer, inner = _parse_names(parser)
                     values[key] = (outer, inner, parser.parse_integer())
                 else:
@@ -260,6 +260,8 @@ class ScheduleAttr(Data[Schedule]):
             parts.append(f"trim ({s.trim[0]}, {s.trim[1]})")
         if s.roll is not None:
             parts.append(f"roll ({s.roll[0]}, {s.roll[1]}) {s.roll[2]}")
+        if s.skew is not None:
+            parts.append(f"skew ({s.skew[0]}, {s.skew[1]}) {s.skew[2]}")
         if s.hoist:
             parts.append("hoist")
         with printer.in_angle_brackets():
