@@ -228,6 +228,8 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Reciprocal": _activation("reciprocal"),
     "ReduceMax": windows.reduce,
     "ReduceMean": windows.reduce,
+    "ReduceMin": windows.reduce,
+    "ReduceProd": windows.reduce,
     "ReduceSum": windows.reduce,
     "Relu": _activation("relu"),
     "Reshape": shape_ops.reshape,

@@ -180,11 +180,11 @@ def global_pool(importer: Importer, node: Node) -> None:
     window_result(importer, node, value, (1, 1), shape[2], len(tensor.shape))
 
 
-REDUCTIONS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}
+REDUCTIONS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod"}
 
 
 def reduce(importer: Importer, node: Node) -> None:
-    """ReduceMean, ReduceSum, ReduceMax over constant axes."""
+    """ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd over constant axes."""
     tensor = importer.tensor(node.proto.input[0])
     rank = len(tensor.shape)
     axes: Sequence[int] = node.ints("axes")

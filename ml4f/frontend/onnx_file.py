@@ -66,13 +66,26 @@ def prepare_onnx(proto: onnx.ModelProto, name: str, folder: Path | None) -> tupl
             proto = inliner.inline_local_functions(proto)
     if proto.ir_version <= onnx.IR_VERSION:
         try:
-            onnx.checker.check_model(proto)
+            onnx.checker.check_model(_with_output_shapes(proto))
         except onnx.checker.ValidationError as error:
             detail = " ".join(str(error).split())[:300]
             raise Ml4fError(f"{name}: the ONNX model is not valid: {detail}") from None
     if _widen(proto):
         notes.append("the model computes in float16 or float64; the code computes in float32")
     return proto, notes
+
+
+def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """For the checker, which wants shapes of outputs that some exporters leave out."""
+    if all(entry.type.tensor_type.HasField("shape") for entry in proto.graph.output):
+        return proto
+    complete = onnx.ModelProto()
+    complete.CopyFrom(proto)
+    for entry in complete.graph.output:
+        if not entry.type.tensor_type.HasField("shape"):
+            entry.type.tensor_type.shape.dim.add()
+            entry.type.tensor_type.elem_type = entry.type.tensor_type.elem_type or TensorProto.FLOAT
+    return complete
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -1,0 +1,356 @@
+"""Every ONNX operator of the importer, with random options, against a reference evaluator of ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ml4f.frontend import load_model
+from ml4f.frontend.importer import import_onnx
+from ml4f.frontend.importer_ops import HANDLERS
+from ml4f.interpreters.nn import run_nn
+from ml4f.reference import Reference
+
+TOLERANCE = 2e-5
+"""Of the largest output."""
+
+
+class Case:
+    """Builds one random model: `x` is its input; every helper appends a node and returns its output."""
+
+    def __init__(self, seed: int, shape: tuple[int, ...], opset: int = 18):
+        self.rng = np.random.default_rng(seed)
+        self.shape = shape
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def node(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
+        names = [f"t{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, list(inputs), names, **attributes))
+        return names[0]
+
+    def constant(self, value: Any, kind: Any = np.int64) -> str:
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=kind), f"c{len(self.constants)}"))
+        return self.constants[-1].name
+
+    def random(self, *shape: int) -> str:
+        return self.constant(self.rng.standard_normal(shape), np.float32)
+
+    def positive(self, *shape: int) -> str:
+        return self.constant(self.rng.uniform(0.3, 2, shape), np.float32)
+
+    def draw(self, *values: Any) -> Any:
+        return values[int(self.rng.integers(len(values)))]
+
+    def check(self, output: str) -> None:
+        graph = helper.make_graph(
+            self.nodes,
+            "case",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+            self.constants,
+        )
+        opsets = [helper.make_opsetid("", self.opset)]
+        proto = helper.make_model(graph, opset_imports=opsets, ir_version=8 if self.opset > 8 else 4)
+        loaded = load_model(proto)
+        module = import_onnx(loaded.proto, "case")
+        module.verify()
+        x = self.rng.standard_normal(self.shape).astype(np.float32)
+        expected = Reference(loaded.proto).run([x])[output]
+        result = run_nn(module, [x])[0]
+        assert result.size == expected.size
+        error = np.abs(result.ravel() - expected.ravel()).max()
+        assert error <= TOLERANCE * max(1.0, float(np.abs(expected).max())), error
+
+
+def images(seed: int, rank: int = 2, opset: int = 18) -> Case:
+    """A case with an input [1, channels, …]."""
+    rng = np.random.default_rng(seed + 1000)
+    return Case(seed, (1, int(rng.integers(1, 6)), *(int(n) for n in rng.integers(3, 10, rank))), opset)
+
+
+def window(c: Case, kernel: list[int]) -> dict[str, Any]:
+    """Random strides, dilations and pads of a window."""
+    rank = len(kernel)
+    attributes: dict[str, Any] = {"strides": [c.draw(1, 1, 2, 3) for _ in kernel]}
+    if c.draw(True, False):
+        attributes["auto_pad"] = c.draw("SAME_UPPER", "SAME_LOWER", "VALID")
+        attributes["strides"] = [int(c.rng.integers(1, k + 1)) for k in kernel]  # more would be negative padding
+    else:
+        attributes["pads"] = [int(c.rng.integers(0, k)) for k in kernel * 2]
+        attributes["dilations"] = [c.draw(1, 1, 2) for _ in range(rank)]
+    return attributes
+
+
+def conv(c: Case) -> str:
+    channels, rank = c.shape[1], len(c.shape) - 2
+    groups = c.draw(1, 1, channels)
+    filters = groups * int(c.rng.integers(1, 4))
+    kernel = [int(c.rng.integers(1, 3)) for _ in range(rank)]
+    operands = ["x", c.random(filters, channels // groups, *kernel)]
+    operands += [c.random(filters)] if c.draw(True, False) else []
+    return c.node("Conv", *operands, group=groups, **window(c, kernel))
+
+
+def pool(op_type: str) -> Callable[[Case], str]:
+    def build(c: Case) -> str:
+        kernel = [int(c.rng.integers(1, 4)) for _ in c.shape[2:]]
+        attributes = window(c, kernel)
+        if "dilations" in attributes:
+            attributes["dilations"] = [
+                1 if n < 6 else d for n, d in zip(c.shape[2:], attributes["dilations"], strict=True)
+            ]
+        if op_type == "AveragePool":
+            attributes.pop("dilations", None)
+            attributes["count_include_pad"] = c.draw(0, 1)
+        if "auto_pad" not in attributes:
+            attributes["ceil_mode"] = c.draw(0, 1) if op_type == "MaxPool" else 0
+        return c.node(op_type, "x", kernel_shape=kernel, **attributes)
+
+    return build
+
+
+def plain(op_type: str, **attributes: Any) -> Callable[[Case], str]:
+    return lambda c: c.node(op_type, "x", **attributes)
+
+
+def of_positive(op_type: str) -> Callable[[Case], str]:
+    return lambda c: c.node(op_type, c.node("Add", c.node("Abs", "x"), c.constant(0.1, np.float32)))
+
+
+def broadcast(op_type: str) -> Callable[[Case], str]:
+    """With a constant, or with another tensor, of a shape that broadcasts."""
+
+    def build(c: Case) -> str:
+        shape = [c.draw(n, 1) for n in c.shape]
+        if c.draw(True, False):
+            other = c.positive(*shape[int(c.rng.integers(0, len(shape))) :])
+        else:
+            axes = [axis for axis, n in enumerate(shape) if n == 1 and axis]
+            other = c.node("ReduceMean", "x", c.constant(axes)) if axes else c.node("Relu", "x")
+            other = c.node("Add", c.node("Abs", other), c.constant(0.5, np.float32))
+        return c.node(op_type, *c.draw(("x", other), (other, "x")))
+
+    return build
+
+
+def compare(op_type: str) -> Callable[[Case], str]:
+    return lambda c: c.node("Cast", c.node(op_type, "x", c.random(c.shape[1], 1, 1)), to=TensorProto.FLOAT)
+
+
+def logic(op_type: str) -> Callable[[Case], str]:
+    def build(c: Case) -> str:
+        a, b = c.node("Greater", "x", c.constant(0.2, np.float32)), c.node("Less", "x", c.constant(0.5, np.float32))
+        return c.node("Cast", c.node(op_type, a) if op_type == "Not" else c.node(op_type, a, b), to=TensorProto.FLOAT)
+
+    return build
+
+
+def equal(c: Case) -> str:
+    clipped = c.node("Relu", "x")
+    return c.node("Cast", c.node("Equal", clipped, c.constant(0.0, np.float32)), to=TensorProto.FLOAT)
+
+
+def where(c: Case) -> str:
+    condition = c.node("Greater", "x", c.constant(0.0, np.float32))
+    large = c.node("Exp", c.node("Mul", "x", c.constant(200.0, np.float32)))
+    kept = c.draw(c.node("Neg", "x"), c.constant(0.0, np.float32), c.random(*c.shape[2:]))
+    return c.node("Where", condition, kept, c.node("Min", large, c.constant(3.0, np.float32)))
+
+
+def dense(op_type: str) -> Callable[[Case], str]:
+    def build(c: Case) -> str:
+        flat = c.node("Flatten", "x")
+        size, units = int(np.prod(c.shape)), int(c.rng.integers(1, 9))
+        if op_type == "MatMul":
+            return c.node("MatMul", flat, c.random(size, units))
+        transposed = c.draw(0, 1)
+        weights = c.random(*((units, size) if transposed else (size, units)))
+        options = {"transB": transposed, "alpha": c.draw(1.0, 0.5), "beta": c.draw(1.0, 2.0)}
+        return c.node("Gemm", flat, weights, *c.draw([c.random(units)], [c.random(1, units)], []), **options)
+
+    return build
+
+
+def batched_matmul(c: Case) -> str:
+    return c.node("MatMul", "x", c.random(c.shape[-1], int(c.rng.integers(1, 6))))
+
+
+def normalization(c: Case) -> str:
+    n = c.shape[1]
+    return c.node("BatchNormalization", "x", c.random(n), c.random(n), c.random(n), c.positive(n), epsilon=1e-3)
+
+
+def prelu(c: Case) -> str:
+    return c.node("PRelu", "x", c.random(*c.draw((c.shape[1], 1, 1), (1,), c.shape[1:], (c.shape[-1],))))
+
+
+def reduce(op_type: str) -> Callable[[Case], str]:
+    def build(c: Case) -> str:
+        axes = sorted({int(a) for a in c.rng.integers(1, len(c.shape), 2)})
+        tensor = c.node("Transpose", "x", perm=[0, 2, 3, 1]) if c.draw(True, False) else "x"
+        return c.node(op_type, tensor, c.constant(axes), keepdims=c.draw(0, 1))
+
+    return build
+
+
+def reshape(c: Case) -> str:
+    shape = c.draw([1, -1], [0, 0, -1], [1, c.shape[1], 1, -1], [0, -1, c.shape[2]])
+    tensor = c.node("Transpose", "x", perm=[0, 3, 1, 2]) if shape[-1] == -1 and shape[:2] != [0, 0] else "x"
+    return c.node("Reshape", tensor, c.constant(shape))
+
+
+def flatten_to_dense(c: Case) -> str:
+    """Weights are permuted instead of elements."""
+    tensor = c.node("Transpose", "x", perm=[0, *(int(a) + 1 for a in c.rng.permutation(3))])
+    size = int(np.prod(c.shape))
+    return c.node("Gemm", c.node("Flatten", c.node("Relu", tensor)), c.random(size, 5))
+
+
+def concat(c: Case) -> str:
+    axis = c.draw(1, 2, 3, -1)
+    return c.node("Concat", "x", c.node("Relu", "x"), c.random(*c.shape), axis=axis)
+
+
+def pad(c: Case) -> str:
+    amounts = [0, *c.rng.integers(-1, 3, 3), 0, *c.rng.integers(-1, 3, 3)]
+    return c.node("Pad", "x", c.constant(amounts), *c.draw([], [c.constant(0.75, np.float32)]))
+
+
+def slice_(c: Case) -> str:
+    axis = c.draw(1, 2, -1)
+    size = c.shape[axis]
+    start, end, step = c.draw((0, size, 2), (1, 10**6, 1), (-2, 10**6, 1), (size - 1, -(10**6), -1))
+    return c.node("Slice", "x", c.constant([start]), c.constant([end]), c.constant([axis]), c.constant([step]))
+
+
+def split(c: Case) -> str:
+    first = int(c.rng.integers(1, c.shape[2]))
+    name = c.node("Split", "x", c.constant([first, c.shape[2] - first]), axis=2, outputs=2)
+    return c.draw(name, name[:-1] + "1")
+
+
+def gather(c: Case) -> str:
+    axis = c.draw(1, 2, 3)
+    return c.node("Gather", "x", c.constant(c.draw(0, [0], [c.shape[axis] - 1, 0], [[0]], -1)), axis=axis)
+
+
+def expand(c: Case) -> str:
+    pooled = c.node("GlobalMaxPool", "x")
+    return c.node("Expand", pooled, c.constant(c.draw([1, c.shape[1], 3, 2], [4, 1], [1, 1, 1, 5])))
+
+
+def tile(c: Case) -> str:
+    return c.node("Tile", "x", c.constant([1, *(int(n) for n in c.rng.integers(1, 4, 3))]))
+
+
+def resize(c: Case) -> str:
+    scales = c.constant([1, 1, *(int(n) for n in c.rng.integers(1, 4, 2))], np.float32)
+    options = c.draw({}, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
+    return c.node("Resize", "x", "", scales, mode="nearest", **options)
+
+
+def upsample(c: Case) -> str:
+    c.opset = 9
+    return c.node("Upsample", "x", c.constant([1, 1, 2, 3], np.float32), mode="nearest")
+
+
+def softmax(op_type: str) -> Callable[[Case], str]:
+    def build(c: Case) -> str:
+        scaled = c.node("Mul", c.node("Transpose", "x", perm=[0, 2, 3, 1]), c.constant(30.0, np.float32))
+        return c.node(op_type, scaled, axis=c.draw(1, 2, 3, -1))
+
+    return build
+
+
+def squeeze(c: Case) -> str:
+    wide = c.node("Unsqueeze", "x", c.constant(c.draw([1], [2, -1], [0])))
+    return c.node("Squeeze", wide, *c.draw([c.constant([0])], []))
+
+
+def variadic(op_type: str) -> Callable[[Case], str]:
+    return lambda c: c.node(op_type, "x", c.random(c.shape[1], 1, 1), c.node("Neg", "x"), c.random(1))
+
+
+BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum")
+# fmt: off
+UNARY = (
+    "Abs", "Ceil", "Celu", "Dropout", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity",
+    "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Tanh",
+    "ThresholdedRelu", "Flatten", "GlobalAveragePool", "GlobalMaxPool",
+)
+# fmt: on
+
+CASES: list[tuple[str, Callable[[Case], str]]] = [
+    *((name, plain(name)) for name in UNARY),
+    *((name, broadcast(name)) for name in BINARY),
+    *((name, variadic(name)) for name in ("Sum", "Max", "Min")),
+    *((name, of_positive(name)) for name in ("Log", "Sqrt", "Reciprocal")),
+    *((name, compare(name)) for name in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
+    *((name, logic(name)) for name in ("And", "Or", "Not")),
+    *((name, reduce(name)) for name in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")),
+    *((name, softmax(name)) for name in ("Softmax", "LogSoftmax")),
+    ("AveragePool", pool("AveragePool")),
+    ("BatchNormalization", normalization),
+    ("Cast", lambda c: c.node("Cast", c.node("Cast", c.node("Relu", "x"), to=TensorProto.BOOL), to=TensorProto.FLOAT)),
+    ("Clip", lambda c: c.node("Clip", "x", c.constant(-0.5, np.float32), c.draw("", c.constant(0.75, np.float32)))),
+    ("Concat", concat),
+    ("Conv", conv),
+    ("Equal", equal),
+    ("Expand", expand),
+    ("Flatten", flatten_to_dense),
+    ("Gather", gather),
+    ("Gemm", dense("Gemm")),
+    ("MatMul", batched_matmul),
+    ("MatMul", dense("MatMul")),
+    ("MaxPool", pool("MaxPool")),
+    ("PRelu", prelu),
+    ("Pad", pad),
+    ("Pow", lambda c: c.node("Pow", "x", c.constant(c.draw(1, 2, 3), np.float32))),
+    ("Reshape", reshape),
+    ("Resize", resize),
+    ("Slice", slice_),
+    ("Split", split),
+    ("Squeeze", squeeze),
+    ("Tile", tile),
+    ("Transpose", lambda c: c.node("Transpose", "x", perm=[0, *(int(a) + 1 for a in c.rng.permutation(3))])),
+    ("Unsqueeze", squeeze),
+    ("Upsample", upsample),
+    ("Where", where),
+]
+
+
+@pytest.mark.parametrize(("name", "build"), CASES, ids=[f"{name}{i}" for i, (name, _) in enumerate(CASES)])
+def test_operators(name: str, build: Callable[[Case], str]) -> None:
+    for seed in range(8):
+        case = images(seed)
+        case.check(build(case))
+
+
+@pytest.mark.parametrize("build", [conv, pool("MaxPool"), pool("AveragePool")])
+def test_windows_in_one_dimension(build: Callable[[Case], str]) -> None:
+    for seed in range(16):
+        case = images(seed, rank=1)
+        case.check(build(case))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(approximate: str) -> None:
+    case = images(1, opset=20)
+    case.check(case.node("Gelu", "x", approximate=approximate))
+
+
+def test_softmax_over_several_dimensions() -> None:
+    """Before opset 13 from the axis on."""
+    case = images(2, opset=11)
+    case.check(case.node("Softmax", case.node("Transpose", "x", perm=[0, 2, 3, 1]), axis=2))
+
+
+def test_every_operator_has_a_case() -> None:
+    assert {name for name, _ in CASES} | {"Gelu"} == set(HANDLERS)
