@@ -192,7 +192,10 @@ def fuse_pool(producer: Nest, pool: Nest) -> Nest | None:
     before, behind = list(producer.epilogue), list[Step]()
     while pool.combine == "max" and before and _is_monotone(before[-1]):
         behind.insert(0, before.pop())
-    return _fuse(replace(producer, epilogue=tuple(before)), replace(pool, epilogue=(*behind, *pool.epilogue)), step)
+    fused = _fuse(replace(producer, epilogue=tuple(before)), replace(pool, epilogue=(*behind, *pool.epilogue)), step)
+    if fused is not None and not fused.has("w") and set(fused.parallel_dims) <= set(fused.window_dims):
+        return None  # a single result: all of it would have to be in registers at once
+    return fused
 
 
 def _is_monotone(step: Step) -> bool:
