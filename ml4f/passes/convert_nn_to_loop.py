@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,13 @@ def _with_activation(
     c.kernel(op, kernels.elementwise([size], [1], epilogue=[act]), {"x": out, "out": out}, "_" + act.name)
 
 
+def _stored(nest: Nest, weights: SSAValue) -> Nest:
+    """The nest with its weights as float16 in memory, if the constant says that they are float16 numbers."""
+    if not isinstance(weights.owner, Operation) or "half" not in weights.owner.properties:
+        return nest
+    return replace(nest, operands=tuple(replace(o, element="f16") if o.role == "w" else o for o in nest.operands))
+
+
 def _conv2d(c: Converter, op: Operation) -> None:
     x, w = op.operands[0], op.operands[1]
     places = {"x": c.place(x), "w": c.place(w)}
@@ -222,10 +229,12 @@ def _conv2d(c: Converter, op: Operation) -> None:
         window = [integers(op.properties[k]) for k in ("strides", "dilations", "pads")]
         shapes = [shape_of(x), shape_of(w), shape_of(op.results[0])]
         if op.name == "nn.depthwise_conv2d":
-            return kernels.depthwise_conv2d(*shapes, *window, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
+            found = kernels.depthwise_conv2d(*shapes, *window, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
+            return _stored(found, w)
         groups = op.properties["groups"]
         assert isinstance(groups, IntegerAttr)
-        return kernels.conv2d(*shapes, *window, groups.value.data, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
+        found = kernels.conv2d(*shapes, *window, groups.value.data, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
+        return _stored(found, w)
 
     _with_activation(c, op, nest, places)
 
@@ -237,7 +246,9 @@ def _dense(c: Converter, op: Operation) -> None:
         places["bias"] = c.place(op.operands[2])
     inputs, outputs = shape_of(w)
     rows = elements(shape_of(x)[:-1])
-    _with_activation(c, op, lambda steps: kernels.dense(rows, inputs, outputs, "bias" in places, steps), places)
+    _with_activation(
+        c, op, lambda steps: _stored(kernels.dense(rows, inputs, outputs, "bias" in places, steps), w), places
+    )
 
 
 def _pool(c: Converter, op: Operation) -> None:

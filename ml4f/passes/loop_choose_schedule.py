@@ -8,6 +8,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
+from ml4f.backend.loop.packing import in_full, whole_words
 from ml4f.backend.loop.schedules import default_schedule
 from ml4f.backend.loop.search import Goal, choose
 from ml4f.dialects.loop.attributes import NestAttr, ScheduleAttr
@@ -40,7 +41,11 @@ class LoopChooseSchedulePass(ModulePass):
         open_nests = [nest for nest in nests(op) if nest.schedule is None]
         if not self.search:
             for nest in open_nests:
-                nest.properties["schedule"] = ScheduleAttr(default_schedule(nest.nest.data))
+                algorithm = nest.nest.data
+                schedule = default_schedule(algorithm)
+                if not whole_words(algorithm, schedule):
+                    nest.properties["nest"] = NestAttr(in_full(algorithm))
+                nest.properties["schedule"] = ScheduleAttr(schedule)
             return
         choice = choose([nest.nest.data for nest in open_nests], self.goal, self.max_code, self.max_pixels)
         for nest in open_nests:

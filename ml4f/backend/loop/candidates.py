@@ -14,6 +14,7 @@ from functools import lru_cache
 from ml4f.backend.loop.elementwise import elementwise_schedules
 from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
+from ml4f.backend.loop.packing import in_full, whole_words
 from ml4f.backend.loop.pricing import Price, price
 from ml4f.backend.loop.roll import rolling
 from ml4f.backend.loop.schedules import (
@@ -134,7 +135,8 @@ def front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Those than which no other is both faster and smaller: fastest first."""
     best = math.inf
     kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (c.cycles, c.code_bytes)):
+    executable = (c for c in candidates if whole_words(c.nest, c.schedule))
+    for candidate in sorted(executable, key=lambda c: (c.cycles, c.code_bytes)):
         if candidate.code_bytes < best:
             best = candidate.code_bytes
             kept.append(candidate)
@@ -150,7 +152,10 @@ def candidates(nest: Nest, max_pixels: int = 0) -> tuple[Candidate, ...]:
         found = _convolution(nest, max_pixels or MAX_PIXELS)
     else:
         found = front(_priced(nest, _dense_schedules(nest)))
-    return found or tuple(_priced(nest, [default_schedule(nest)], anything=True))
+    found = found or tuple(_priced(nest, [default_schedule(nest)], anything=True))
+    if not found and in_full(nest) != nest:
+        return candidates(in_full(nest), max_pixels)
+    return found
 
 
 def _priced(nest: Nest, schedules: Iterable[Schedule], anything: bool = False) -> Iterator[Candidate]:

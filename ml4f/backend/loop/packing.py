@@ -8,9 +8,10 @@ loops.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -107,6 +108,32 @@ def weight_layout(nest: Nest, schedule: Schedule) -> WeightLayout:
         bias=nest.has("bias"),
         element_bytes=2 if nest.by_role["w"].element == "f16" else 4,
     )
+
+
+def whole_words(nest: Nest, schedule: Schedule) -> bool:
+    """Whether loops advance by whole words through the weights, as they must for float16 ones to be loaded in pairs."""
+    if not nest.has("w") or nest.by_role["w"].element == "f32":
+        return True
+    layout = weight_layout(nest, schedule)
+    looped = [step for dim, step in _loop_steps(nest, schedule) if step * layout.rank_strides[dim] % 2]
+    tiles = product(*([step for step, _ in segments] for _, segments in layout.filters))
+    return not looped or all(prod(steps) % 2 == 0 for steps in tiles)
+
+
+def _loop_steps(nest: Nest, schedule: Schedule) -> list[tuple[str, int]]:
+    """(reduction dim, step) of every loop over a reduction dim."""
+    return [
+        (dim, step)
+        for dim, segments in schedule.loops
+        if dim in nest.reduction_dims
+        for step, count in segments
+        if count > 1
+    ]
+
+
+def in_full(nest: Nest) -> Nest:
+    """The nest with float32 weights in memory: what is left where no schedule can load float16 ones."""
+    return replace(nest, operands=tuple(replace(o, element="f32") for o in nest.operands))
 
 
 def _block_starts(layout: WeightLayout, level: int = 0, filters: int = 1) -> Sequence[tuple[int, dict[str, range]]]:
