@@ -15,19 +15,11 @@ import numpy as np
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 
-from ml4f.backend.loop.elementary import ACTIVATIONS
+from ml4f.backend.loop.elementary import ACTIVATIONS, monotone
 from ml4f.dialects.nn import ActAttr, shape_of
 from ml4f.dialects.nn import ops as nn
 from ml4f.interpreters.nn import evaluate
 from ml4f.passes.nn_rewriting import const_array
-
-MONOTONE = frozenset(
-    {"linear", "relu", "relu6", "clip", "sigmoid", "tanh", "hard_sigmoid", "softplus", "softsign", "selu"}
-)
-"""Activations that never decrease: the ends of a range map to the ends of a range."""
-
-MONOTONE_IF_POSITIVE = frozenset({"leaky_relu", "elu", "celu"})
-"""Those that never decrease if their parameter is not negative."""
 
 BELOW_INPUT = frozenset({"silu", "gelu", "gelu_tanh", "mish", "hard_swish"})
 """`LOWEST <= f(x) <= max(x, 0)`: x times something between 0 and 1."""
@@ -88,9 +80,7 @@ def activated(op: Operation, values: np.ndarray) -> np.ndarray:
 def is_monotone(op: Operation) -> bool:
     """Whether the operation's activation never decreases."""
     act = op.properties.get("act")
-    if not isinstance(act, ActAttr) or act.function in MONOTONE:
-        return True
-    return act.function in MONOTONE_IF_POSITIVE and min(act.parameter_values, default=0.0) >= 0
+    return not isinstance(act, ActAttr) or monotone(act.function, act.parameter_values)
 
 
 def activated_range(op: Operation, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

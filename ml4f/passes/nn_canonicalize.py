@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from ml4f.backend.loop.fusion import monotone
+from ml4f.backend.loop.elementary import monotone
 from ml4f.dialects.nn import ActAttr, layer_names, named_location, numbers, shape_of
 from ml4f.dialects.nn import ops as nn
 from ml4f.passes.nn_rewriting import adopt, main_block, producer, replace, substitute, use_count, without_ones

@@ -12,7 +12,7 @@ NaN gives NaN, but for `relu` of a NaN whose sign bit is set, which is 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -239,6 +239,21 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "erf": ActivationInfo(transcendental.erf, reference.erf, 4, 9),
 }
 """By the name of the nn dialect's activation."""
+
+NEVER_DECREASING = frozenset(
+    {"linear", "relu", "relu6", "clip", "sigmoid", "tanh", "exp", "exp_nonpositive", "softplus", "softsign"}
+)
+"""Never decreasing, whatever their parameters; not sqrt and log, which have no value below 0."""
+
+SLOPES = {"leaky_relu": 1, "hard_sigmoid": 1, "elu": 1, "celu": 1, "selu": 2}
+"""Those that never decrease if their first parameters, so many, are not negative."""
+
+
+def monotone(function: str, parameters: Sequence[float]) -> bool:
+    """Whether an activation never decreases: ends of a range map to ends, and it may be applied behind a maximum."""
+    if function in SLOPES:
+        return all(p >= 0 for p in parameters[: SLOPES[function]])
+    return function in NEVER_DECREASING
 
 
 def fused_multiply_add(a: Any, b: Any, c: Any) -> Any:

@@ -12,25 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from ml4f.backend.loop.elementary import monotone
 from ml4f.backend.loop.nest import Extents, Guard, Linear, Nest, Operand, Step
 from ml4f.backend.loop.shapes import redundant, simplify
-
-MONOTONE = frozenset(
-    {"linear", "relu", "relu6", "clip", "sigmoid", "tanh", "exp", "softplus", "softsign", "sqrt", "log"}
-)
-
 
 CHEAP_ACTIVATIONS = frozenset(
     {"linear", "relu", "relu6", "clip", "leaky_relu", "keras_relu", "hard_sigmoid", "hard_swish"}
 )
 """Activations cheap enough in registers and operations to be part of any kernel's epilogue."""
-
-
-def monotone(function: str, parameters: Sequence[float]) -> bool:
-    """Whether an activation never decreases, so that it may as well be applied behind a maximum."""
-    if function in ("leaky_relu", "hard_sigmoid", "elu", "selu"):
-        return all(p >= 0 for p in parameters[:1])
-    return function in MONOTONE
 
 
 def split_dim(nest: Nest, dim: str, inner: int, name: str) -> Nest:
