@@ -5,11 +5,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+# Optional dependencies that tests get; with dev,tensorflow networks are compared with TensorFlow, too.
+EXTRAS ?= dev
 export PYTHON
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-READY_DEV := $(VENV)/.ready-dev
+comma := ,
+READY_DEV := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 REQUIREMENTS := pyproject.toml constraints.txt tools/set_up.sh
 
 EXAMPLE_MODEL := examples/models/watch_gesture.h5
@@ -27,7 +30,7 @@ $(READY): $(REQUIREMENTS)
 
 # What a developer needs.
 $(READY_DEV): $(REQUIREMENTS)
-	@tools/set_up.sh $(VENV) dev
+	@tools/set_up.sh $(VENV) $(EXTRAS)
 	@touch $(READY) $@
 
 example: $(READY)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ml4f import __version__
 from ml4f.errors import InternalError, Ml4fError, UsageError
+from ml4f.garbage import no_garbage_collection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,7 +214,8 @@ def compile_command(options: argparse.Namespace) -> None:
         raise UsageError(
             "--no-optimize takes one fixed schedule: it goes without --optimize, --max-flash and --max-ram"
         )
-    from ml4f.compiler import Options, compile_model
+    with no_garbage_collection():
+        from ml4f.compiler import Options, compile_model
     from ml4f.output import check_directory, write_all
     from ml4f.report import summary
 

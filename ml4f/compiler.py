@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
@@ -30,6 +28,7 @@ from ml4f.backend.thumb.timing import DEFAULT_CORE, core_named
 from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError, ValidationError
 from ml4f.frontend.importer import import_onnx
+from ml4f.garbage import no_garbage_collection
 from ml4f.interpreters.plan_checker import check_plan
 from ml4f.limits import NO_TUNING, Tuning, within_limits
 from ml4f.machine import Machine, fits
@@ -284,18 +283,6 @@ def _integer(attribute: object) -> int:
 
 def _shape(attribute: object) -> tuple[int, ...]:
     return tuple(_integer(n) for n in attribute) if isinstance(attribute, ArrayAttr) else ()
-
-
-@contextlib.contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """The cyclic collector finds nothing in IR under construction and takes a quarter of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def run_passes(

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes the virtual environment DIR with exactly the releases of constraints.txt: tools/set_up.sh DIR [EXTRA]
+# Makes the virtual environment DIR with exactly the releases of constraints.txt: tools/set_up.sh DIR [EXTRAS]
 #
-# EXTRA is one of pyproject.toml's optional dependencies, e.g. dev. Debian splits the venv module off python3; where it is
+# EXTRAS are some of pyproject.toml's optional dependencies, e.g. dev or dev,tensorflow. Debian splits the venv module off python3; where it is
 # missing it is installed (by root), or virtualenv is used if there is one, or the reader is told what to do.
 set -eu
 
 directory=$1
-extra=${2:-}
+extras=${2:-}
 python=${PYTHON:-python3}
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -46,5 +46,5 @@ make_environment() {
 # Taken anew if it is not whole, e.g. after an interruption or when the system's Python has changed.
 "$directory/bin/python" -m pip --version >/dev/null 2>&1 || make_environment
 "$directory/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --constraint "$root/constraints.txt" --editable "$root${extra:+[$extra]}" ||
+    --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}" ||
     fail "the dependencies could not be installed; the messages above say why"
