@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ml4f.backend.loop.elementwise import elementwise_schedules
-from ml4f.backend.loop.folding import folded_schedules
+from ml4f.backend.loop.folding import UNLIMITED, folded_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
 from ml4f.backend.loop.packing import in_full, whole_words
 from ml4f.backend.loop.pricing import Price, price
@@ -41,11 +41,16 @@ MAX_WHOLE_TERMS = 720
 """The same for a body that needs no loop around it."""
 MAX_PIXELS = 12
 """Pixels of a tile."""
+VECTOR = 4
+"""Results that the epilogue handles together."""
+SHORTEST_RUN = 3
+"""Results for which a multiple store is faster than single ones."""
 TILES = 8
 TILE_TOLERANCE = 1.05
 """Tiles whose families are priced: at most so many, and none whose loads cost 5 % more than the best one's."""
 COMPACT_TILES = 4
-"""Further tiles that divide the nest evenly, for their small code."""
+COMPACT_TOLERANCE = 1.15
+"""Further tiles that divide the nest evenly, for their small code; the latter as in `TILE_TOLERANCE`."""
 PEELED_TERMS = 32
 """With more reduction points than this, peeled rows are too much code."""
 MAX_TILE_VALUES = 31
@@ -91,8 +96,16 @@ class Family:
             peel=self.peel,
             multiple=self.multiple,
             chunk=self.chunk,
-            pixels_first=self.chunk > 0,
+            pixels_first=self.chunk > 0 or "out" in self.multiple,
+            vector=max(self.run, VECTOR) if "out" in self.multiple else VECTOR,
         )
+
+    @property
+    def run(self) -> int:
+        """How many neighbouring results a tile has that one multiple store can take; 0 if a relu has them elsewhere."""
+        relu = any(s.kind == "activation" and s.name == "relu" for s in self.nest.epilogue[-1:])
+        tiles, out = dict(self.tiles), self.nest.by_role["out"].map
+        return 0 if relu else max((n for d, n in tiles.items() if out.coefficient(d) == 1), default=0)
 
     def candidates(self) -> Iterator[Candidate]:
         """Prices two members, or all if they are not alike, and derives the others; nothing if values do not fit."""
@@ -144,12 +157,15 @@ def front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 
 @lru_cache(maxsize=512)
-def candidates(nest: Nest, max_pixels: int = 0) -> tuple[Candidate, ...]:
-    """The trade-off of a nest, fastest first; never empty. Tiles have at most `max_pixels` pixels (0: no limit)."""
+def candidates(nest: Nest, max_pixels: int = 0, compact: bool = True) -> tuple[Candidate, ...]:
+    """The trade-off of a nest, fastest first; never empty. Tiles have at most `max_pixels` pixels (0: no limit).
+
+    Without `compact` only what is not much slower than the fastest.
+    """
     if nest.combine != "mac":
         found = front(_priced(nest, _plain_schedules(nest)))
     elif any(nest.extents[d] > 1 for d in pixel_dims(nest)):
-        found = _convolution(nest, max_pixels or MAX_PIXELS)
+        found = _convolution(nest, max_pixels or MAX_PIXELS, compact)
     else:
         found = front(_priced(nest, _dense_schedules(nest)))
     found = found or tuple(_priced(nest, [default_schedule(nest)], anything=True))
@@ -168,29 +184,36 @@ def _priced(nest: Nest, schedules: Iterable[Schedule], anything: bool = False) -
 # Convolutions
 
 
-def _convolution(nest: Nest, max_pixels: int) -> tuple[Candidate, ...]:
+def _convolution(nest: Nest, max_pixels: int, compact: bool) -> tuple[Candidate, ...]:
     """Families of the best tiles; those that made it to the front are tried with the options that make code smaller."""
     found = list(_rolled(nest, max_pixels))
     families: dict[Candidate, Family] = {}
-    variants = [v for v in (split_taps(nest), nest) if v is not None]
-    for variant in variants:
-        for family in _families(variant, max_pixels):
-            for candidate in family.candidates():
-                families[candidate] = family
-                found.append(candidate)
-    found += _priced(nest, folded_schedules(nest))
-    best = front(found)
-    for family in dict.fromkeys(families[c] for c in best if c in families):
-        for option in (replace(family, multiple=("w",)), replace(family, peel=False)):
+    split_nest = split_taps(nest)
+    for variant in [v for v in (split_nest, nest if compact or split_nest is None else None) if v is not None]:
+        for family in _families(variant, max_pixels, compact):
+            options = [family] if family.run < SHORTEST_RUN else [family, replace(family, multiple=("out",))]
+            for option in options:
+                for candidate in option.candidates():
+                    families[candidate] = option
+                    found.append(candidate)
+    found += _priced(nest, folded_schedules(nest, max_pixels if max_pixels < MAX_PIXELS else UNLIMITED))
+    for family in dict.fromkeys(families[c] for c in front(found) if c in families):
+        for option in _options(family):
             found += option.candidates()
     return front(found)
 
 
-def _families(nest: Nest, max_pixels: int) -> Iterator[Family]:
+def _options(family: Family) -> Iterator[Family]:
+    """The family with multiple loads of weights, and without a peeled step."""
+    yield replace(family, multiple=("w", *family.multiple))
+    yield replace(family, peel=False)
+
+
+def _families(nest: Nest, max_pixels: int, compact: bool) -> Iterator[Family]:
     pixel, filter_ = tile_dims(nest)
     trim = trimmable(nest)
     peelable = nest.terms() // max(math.prod(n for _, n in nest.parallel), 1) <= PEELED_TERMS
-    for m, n in tile_sizes(nest, pixel, filter_, max_pixels):
+    for m, n in tile_sizes(nest, pixel, filter_, max_pixels, compact):
         tiles = tuple((d, k) for d, k in ((pixel, m), (filter_, n)) if d is not None)
         accumulators = pooled_points(nest) * m * n
         chunk = 0 if accumulators + pooled_points(nest) * m + n < MAX_TILE_VALUES else 2 * n
@@ -202,7 +225,8 @@ def _families(nest: Nest, max_pixels: int) -> Iterator[Family]:
             for dim in reversed(free):
                 taps = shares_inputs(nest, dim, pixel)
                 steps = _steps(nest.extents[dim], inner * accumulators, taps, dim == free[0])
-                yield Family(nest, tiles, dim, inner, steps, not taps, use_trim, chunk)
+                if compact or not taps or dim == free[0]:
+                    yield Family(nest, tiles, dim, inner, steps, not taps, use_trim, chunk)
                 inner *= nest.extents[dim]
                 if inner * accumulators > MAX_WHOLE_TERMS:
                     break
@@ -220,7 +244,7 @@ def _steps(extent: int, terms: int, taps: bool, outermost: bool) -> tuple[int, .
 
 
 def tile_sizes(
-    nest: Nest, pixel: str | None, filter_: str | None, max_pixels: int = MAX_PIXELS
+    nest: Nest, pixel: str | None, filter_: str | None, max_pixels: int = MAX_PIXELS, compact: bool = True
 ) -> list[tuple[int, int]]:
     """The tiles with the fewest loads and the least left over, best first, then some without remainders."""
     pixels = nest.extents[pixel] if pixel else 1
@@ -246,8 +270,9 @@ def tile_sizes(
     sizes = sorted(sizes, key=cost) or [(1, 1)]
     limit = TILE_TOLERANCE * cost(sizes[0])
     best = [s for s in sizes[:TILES] if cost(s) <= limit]
+    slowest = COMPACT_TOLERANCE * cost(sizes[0])
     even = [s for s in sizes if not pixels % s[0] and not filters % s[1] and s not in best]
-    return best + even[:COMPACT_TILES]
+    return best + [s for s in even[:COMPACT_TILES] if compact or cost(s) <= slowest]
 
 
 def _rolled(nest: Nest, max_pixels: int) -> Iterator[Candidate]:

@@ -19,11 +19,15 @@ FILTERS = (1, 2, 3, 4)
 CHANNELS = (1, 2, 4, 8)
 """How many rows and filters a tile holds, and how many channels a body."""
 MOST_VALUES = 31
+UNLIMITED = WIDEST * ROWS[-1]
 MAX_BODY_TERMS = 720
 
 
-def folded_schedules(nest: Nest) -> Iterator[Schedule]:
-    """For nests with two pixel dims and padding along the inner, narrow one; else empty."""
+def folded_schedules(nest: Nest, max_pixels: int = UNLIMITED) -> Iterator[Schedule]:
+    """For nests with two pixel dims and padding along the inner, narrow one; else empty.
+
+    The rows of a tile have at most `max_pixels` pixels in all: their columns are finished one after the other.
+    """
     pixels = [d for d in pixel_dims(nest) if d not in nest.window_dims]
     filters = [d for d in nest.filter_dims if not nest.by_role["x"].map.mentions(d)]
     if len(pixels) < 2 or not filters or nest.window_dims or nest.extents[pixels[-1]] > WIDEST:
@@ -36,7 +40,7 @@ def folded_schedules(nest: Nest) -> Iterator[Schedule]:
     free = [d for d in nest.reduction_dims if d not in guarded]
     looped = free[-1] if free else None
     fixed = math.prod(nest.extents[d] for d in nest.reduction_dims if d != looped)
-    for m in (m for m in ROWS if m <= nest.extents[row]):
+    for m in (m for m in ROWS if m <= nest.extents[row] and m * nest.extents[column] <= max_pixels):
         for n in (n for n in FILTERS if n <= nest.extents[filter_] and m * n + m + n <= MOST_VALUES):
             for channels in sorted({min(c, nest.extents[looped]) for c in CHANNELS}) if looped else (1,):
                 if fixed * channels * m * n > MAX_BODY_TERMS:

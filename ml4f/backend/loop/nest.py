@@ -175,7 +175,7 @@ class Schedule:
     multiple     roles that are loaded (`out`: stored) by multiple loads and stores instead of single ones
     trim         (parallel dim, reduction dim): the reduction dim's bounds depend on the parallel dim, read from a table
     resident     operands of the epilogue that are loaded outside of the innermost loops in which they do not change
-    skew         (parallel dim, reduction dim, n): in a loop over the parallel dim, every tile's points of the reduction
+    skew         (parallel dim, reduction dim, n): in a loop over the parallel dim, a tile's points of the reduction
                  dim are n less than those of the tile before, so that both read the same inputs
     hoist        constants of the epilogue are loaded once, before all loops
     reverse      parallel dims whose loops run backwards, last tile first (so that an output may slide the other way)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Literal
 
 from ml4f.backend.loop.candidates import Candidate, candidates
@@ -17,8 +18,13 @@ from ml4f.backend.loop.nest import Nest, Schedule
 
 Goal = Literal["speed", "balanced", "size"]
 
-CYCLES_OF_FASTEST: dict[Goal, float] = {"speed": 1.002, "balanced": 1.025, "size": 1.3}
-"""The smallest code wins that takes at most so many times the cycles of the fastest; an estimate is good to 0.2 %."""
+CYCLES_OF_FASTEST: dict[Goal, float] = {"speed": 1.002, "balanced": 1.05, "size": 1.3}
+"""At most so many times the cycles of the fastest program may be spent on saving code; an estimate is good to 0.2 %."""
+CODE_PER_CYCLES: dict[Goal, float] = {"speed": 0.0, "balanced": 3.85, "size": 0.0}
+"""What they must buy: one per cent of all cycles at least so many per cent of all code and a page."""
+FLASH_PAGE = 4096
+"""Flash is erased and given away in pages, of so many bytes in an nRF52833, so that bytes of small code are worth less:
+what is weighed against cycles is the code and a page."""
 FIXED_BYTES = 100
 """What an object has besides kernels: entry, saving of registers, return."""
 
@@ -29,6 +35,10 @@ class Totals:
 
     cycles: float
     code_bytes: float
+
+    def weighed(self, rate: float) -> float:
+        """Logarithm of code, a page more, times the `rate`-th power of cycles."""
+        return log(FLASH_PAGE + self.code_bytes) + rate * log(max(self.cycles, 1.0))
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,9 @@ class Choice:
 class _Path:
     """The way from the fastest kernels to the smallest ones."""
 
-    def __init__(self, nests: Sequence[Nest], max_pixels: int = 0):
+    def __init__(self, nests: Sequence[Nest], max_pixels: int = 0, compact: bool = True):
         self.counts = Counter(nests)
-        self.fronts = {nest: candidates(nest, max_pixels) for nest in self.counts}
+        self.fronts = {nest: candidates(nest, max_pixels, compact) for nest in self.counts}
         self.hulls = {nest: convex(front) for nest, front in self.fronts.items()}
         exchanges: list[tuple[float, Nest, int]] = []
         for nest, hull in self.hulls.items():
@@ -66,26 +76,30 @@ class _Path:
         cycles = sum(self.hulls[n][i].cycles * self.counts[n] for n, i in chosen.items())
         return Totals(cycles, FIXED_BYTES + sum(self.hulls[n][i].code_bytes for n, i in chosen.items()))
 
-    def choice(self, limit: float) -> Choice:
-        """The smallest code of at most `limit` cycles: along the path, then by single exchanges that still fit."""
-        place = max(i for i, totals in enumerate(self.places) if totals.cycles <= limit or i == 0)
+    def choice(self, limit: float, rate: float = 0.0) -> Choice:
+        """The best choice of at most `limit` cycles: along the path, then by single exchanges that still fit.
+
+        The best has the least `code * cycles^rate`.
+        """
+        allowed = [i for i, totals in enumerate(self.places) if totals.cycles <= limit] or [0]
+        place = min(allowed, key=lambda i: (self.places[i].weighed(rate), i))
         chosen = {nest: hull[0] for nest, hull in self.hulls.items()}
         for _, nest, i in self.exchanges[:place]:
             chosen[nest] = self.hulls[nest][i]
         totals = self.places[place]
         while True:
-            best: tuple[float, Nest, Candidate, float] | None = None
+            best: tuple[Totals, Nest, Candidate] | None = None
             for nest, now in chosen.items():
                 for candidate in self.fronts[nest]:
                     slower = self.counts[nest] * (candidate.cycles - now.cycles)
-                    smaller = now.code_bytes - candidate.code_bytes
-                    if smaller > (best[0] if best else 0) and totals.cycles + slower <= limit:
-                        best = smaller, nest, candidate, slower
+                    changed = Totals(totals.cycles + slower, totals.code_bytes + candidate.code_bytes - now.code_bytes)
+                    reached = best[0] if best else totals
+                    if changed.cycles <= limit and changed.weighed(rate) < reached.weighed(rate):
+                        best = changed, nest, candidate
             if best is None:
                 return Choice(chosen, totals, self.places[0])
-            smaller, nest, candidate, slower = best
+            totals, nest, candidate = best
             chosen[nest] = candidate
-            totals = Totals(totals.cycles + slower, totals.code_bytes - smaller)
 
 
 def convex(front: Sequence[Candidate]) -> list[Candidate]:
@@ -110,8 +124,8 @@ def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, ma
 
     `max_pixels` limits the pixels of a tile.
     """
-    path = _Path(nests, max_pixels)
-    choice = path.choice(CYCLES_OF_FASTEST[goal] * path.places[0].cycles)
+    path = _Path(nests, max_pixels, compact=goal == "size" or max_code > 0)
+    choice = path.choice(CYCLES_OF_FASTEST[goal] * path.places[0].cycles, CODE_PER_CYCLES[goal])
     if not max_code or choice.totals.code_bytes <= max_code:
         return choice
     fitting = [totals for totals in path.places if totals.code_bytes <= max_code]
@@ -120,5 +134,5 @@ def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, ma
 
 def choose_schedule(nest: Nest) -> tuple[Schedule, Candidate]:
     """The fastest schedule of a nest alone, and what it costs; it is for `Candidate.nest`, an equal of the nest."""
-    fastest = candidates(nest)[0]
+    fastest = candidates(nest, compact=False)[0]
     return fastest.schedule, fastest

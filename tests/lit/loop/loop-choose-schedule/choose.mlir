@@ -8,7 +8,7 @@ loop.buffer @z {bytes = 800 : i64}
 loop.data @w = dense<0.5> : tensor<50xf32>
 
 // CHECK-LABEL: loop.kernel @dense
-// CHECK:         schedule <loops (p[{{[0-9]}} * {{[0-9, *]*}}], f[{{.*}}], c[{{.*}}]) tile (f, p)
+// CHECK:         schedule <loops (p[{{[0-9]}} * {{[0-9, *]*}}], f[{{.*}}], c[{{.*}}]) tile ({{f, p|p, f}})
 // PLAIN-LABEL: loop.kernel @dense
 // PLAIN:         schedule <loops (p[4 * 5], f[4 * 2, 2 * 1], c[5 * 1]) tile (f, p)
 loop.kernel @dense(%x : arena, %w : const, %out : arena) {
