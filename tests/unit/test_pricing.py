@@ -25,7 +25,7 @@ MINOR, MINOR_CYCLES = 0.05, 0.1
 """A layer with less than 5 % of a model's cycles may be off by more, since its stalls depend on the scheduler."""
 SMALL_CYCLES = 45
 """What a kernel of a few hundred cycles may be off: an address, a divider that the kernel before left busy."""
-CODE = 0.06
+CODE = 0.08
 SMALL_CODE = 28
 
 
@@ -60,7 +60,7 @@ def priced_layers(path: Path) -> list[tuple[str, Price, int, int]]:
 def check(path: Path) -> None:
     layers = priced_layers(path)
     total = sum(cycles for _, _, cycles, _ in layers)
-    assert total and sum(e.cycles for _, e, _, _ in layers) == pytest.approx(total, rel=CYCLES, abs=2 * SMALL_CYCLES)
+    assert total and sum(e.cycles for _, e, _, _ in layers) == pytest.approx(total, rel=CYCLES, abs=SMALL_CYCLES)
     off = []
     for name, estimate, cycles, code in layers:
         allowed = CYCLES if cycles > MINOR * total else MINOR_CYCLES
@@ -71,18 +71,7 @@ def check(path: Path) -> None:
     assert not off, "\n".join(off)
 
 
-KNOWN_MISSES = {"cancer_mlp": "the estimates sum to 3579.5 cycles, 3672 are simulated: 2.5 % where 2 % are wanted"}
-"""Shortfalls of the estimator that are not mended yet; strict, so that a remedy has to remove its line."""
-
-
-def example(path: Path):
-    """One example as a parameter of the test."""
-    reason = KNOWN_MISSES.get(path.stem)
-    marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
-@pytest.mark.parametrize("path", [example(path) for path in sorted(EXAMPLES.glob("**/*.onnx"))])
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("**/*.onnx")), ids=lambda path: path.stem)
 def test_estimates_of_examples(path: Path):
     check(path)
 

@@ -16,7 +16,7 @@ FLOAT_REGISTERS = 31
 ROWS = (1, 2, 3, 4, 8)
 """How many rows, or runs, a loop's body holds."""
 LONGEST_RUN = 16
-SIZES = 4
+SIZES = 3
 """Lengths of runs that are tried."""
 MOST_IN_CORE = 8
 """Values that are together in core registers for a relu, beside pointers and counters."""
@@ -26,6 +26,14 @@ def _sizes(extent: int, most: int) -> list[int]:
     """How many neighbouring values may be handled together: the most, or as many as divide the extent evenly."""
     even = [-(-extent // parts) for parts in range(-(-extent // most), extent + 1)]
     return list(dict.fromkeys([most, *even]))[:SIZES]
+
+
+def _together(extent: int, size: int, unrolled: int, held: int) -> int:
+    """How many values are in registers together: several runs of the size, or of what is left over, if they fit."""
+    values = size
+    for run in (size, extent % size or size):
+        values = max(values, run * min((FLOAT_REGISTERS - held * run) // run, unrolled))
+    return values
 
 
 def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
@@ -52,15 +60,12 @@ def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
                 tiles = {inner: size, rows[-1]: unrolled}
             else:
                 break
-            together = (
-                [1, 2] if unrolled % 2 == 0 and not in_core and size * (len(held) + 2) <= FLOAT_REGISTERS else [1]
-            )
-            for runs in together:
-                for single in ((), ("x", *streamed)):
-                    kept = tuple(r for r in multiple if r not in single)
-                    schedule = make_schedule(nest, tiles, {}, (), vector=size * runs, multiple=kept, resident=resident)
-                    if held:
-                        first = [loop for loop in schedule.loops if loop[0] == inner]
-                        rest = [loop for loop in schedule.loops if loop[0] != inner]
-                        schedule = replace(schedule, loops=(*first, *rest))
-                    yield schedule
+            values = size if in_core else _together(extent, size, unrolled, len(held))
+            for single in ((), ("x", *streamed)):
+                kept = tuple(r for r in multiple if r not in single)
+                schedule = make_schedule(nest, tiles, {}, (), vector=values, multiple=kept, resident=resident)
+                if held:
+                    first = [loop for loop in schedule.loops if loop[0] == inner]
+                    rest = [loop for loop in schedule.loops if loop[0] != inner]
+                    schedule = replace(schedule, loops=(*first, *rest))
+                yield schedule

@@ -238,8 +238,11 @@ class _Expansion:
         """The accumulators that are alive together: all, or, where nothing is accumulated, those of a few results."""
         if self.nest.combine != "copy":
             return [accumulators]
-        groups = list(self._groups(env, accumulators).values())
+        by_address = self._groups(env, accumulators)
+        groups = list(by_address.values())
+        run = _runs(list(by_address))[0][1]
         size = self.schedule.vector
+        size -= size % run if size > run else 0
         return [
             dict.fromkeys(key for members in groups[i : i + size] for key in members)
             for i in range(0, len(groups), size)

@@ -23,9 +23,13 @@ R_REGISTERS = 13
 """Core registers that tile values may use besides the loop's counter (r0-r12, lr)."""
 
 LATE_VALUE = 1
-"""A multiple store waits for the last of its values."""
+"""A multiple store waits for a value that the operation before it computed."""
+BEHIND_STORE = 1
+"""The wait of a load behind a multiple store, or the addition that moves the pointer in its place."""
 LOOP_CYCLES = 4
 """SUBS and a taken BNE."""
+SELECT_CYCLES = 4.75
+"""VCMP, VMRS, IT and VMOV; most ITs, of 16 bits, put so many 32-bit instructions off their words that they wait once."""
 SPILLED_COUNTER_CYCLES = 3
 """LDR and STR of a loop counter that has no register: 2 + 1."""
 SPILLED_COUNTER_BYTES = 6
@@ -33,6 +37,8 @@ POINTER_SPAN = 2040
 """Bytes that VLDR reaches around a pointer."""
 CORE_BYTES = 3
 """Instructions on core registers have 2 bytes with low registers and small numbers, else 4."""
+NEAR = 128
+"""Bytes around a pointer that the 16-bit forms of LDR and STR reach."""
 ARGUMENT_CYCLES = 2.5
 ARGUMENT_BYTES = 5
 """What a kernel's call spends on each pointer: LDR of the arena's or object's address, mostly in pairs, and ADD."""
@@ -72,6 +78,8 @@ class _Loop:
     """Groups with other accesses than multiple loads, which leave the pointer where the next round begins."""
     rounds: list[float] = field(default_factory=list)
     """Of every loop inside: how often its body runs in one round."""
+    ties: list[tuple[Number, int]] = field(default_factory=list)
+    """(value, clock): a selection overwrites one of its operands, of which a copy is made if it is used again."""
     pointers: int = 0
 
 
@@ -95,6 +103,8 @@ class Estimator:
         self._loops: list[_Loop] = [_Loop(1)]
         self._loop = self._loops[0]
         self._in_chain = False
+        self._stored = False
+        """The operation before was a multiple store: the next one has to wait for its moved pointer."""
         self._multiple_end: dict[tuple[int, Any], int] = {}
         self._core_need = 0
         self.code = 0
@@ -122,6 +132,7 @@ class Estimator:
                     waits = True
         cycles += self._wait(waits)
         self._result = -1
+        self._stored = False
         self._loop.cycles += cycles
         self.code += code
         self._in_chain = False
@@ -145,6 +156,7 @@ class Estimator:
             if operand == self._result:
                 waits = True
         cycles += self._wait(waits)
+        self._stored = False
         self._loop.cycles += cycles
         self.code += 4
         self._in_chain = False
@@ -174,7 +186,7 @@ class Estimator:
         chained = self._in_chain
         self._touch(address)
         single = kind == "f32"
-        value = self._op(1 if chained else 2, 4 if single else CORE_BYTES, "s" if single else "r")
+        value = self._op(1 if chained else 2, 4 if single else self._core_bytes(address), "s" if single else "r")
         self._in_chain = True
         return value
 
@@ -187,20 +199,29 @@ class Estimator:
         place = (address.operand, address.terms)
         moved = self._multiple_end.get(place, address.offset) != address.offset
         self._multiple_end[place] = address.offset + 4 * count
-        first = self._op(1 + count + (1 if moved else 0), 8 if moved else 4, "s")
+        first = self._op(1 + count + (1 if moved else 0), 4 + CORE_BYTES if moved else 4, "s")
         return [first, *(self._define("s") for _ in range(count - 1))]
 
     def store(self, address: Address, value: int) -> None:
         self._touch(address)
         single = self._values[value][1] == "s"
-        self._op(2 if single else 1, 4 if single else CORE_BYTES, "none", value)
+        self._op(2 if single else 1, 4 if single else self._core_bytes(address), "none", value)
+
+    def _core_bytes(self, address: Address) -> int:
+        """Bytes of a load or store of a core register, of which those far from the first access are wide."""
+        operand, offset, terms = address
+        span = self._loop.spans[(operand, tuple([stride for _, stride in terms]))]
+        return CORE_BYTES if offset - span[0] < NEAR else 4
 
     def store_multiple(self, address: Address, values: Sequence[int]) -> None:
-        self._touch(address)
+        self._touch(address, 4 * len(values), True)
         place = (address.operand, address.terms)
         moved = self._multiple_end.get(place, address.offset) != address.offset
         self._multiple_end[place] = address.offset + 4 * len(values)
-        self._op(len(values) + LATE_VALUE + (2 if moved else 1), 8 if moved else 4, "none", *values)
+        late = LATE_VALUE if self._result in values else 0
+        stepped = moved and self._stored
+        self._op(1 + len(values) + BEHIND_STORE + late + stepped, 4 + CORE_BYTES if moved else 4, "none", *values)
+        self._stored = True
 
     # -- loops
 
@@ -210,7 +231,7 @@ class Estimator:
         loop = self._loop
         copies = len(inits) - len(set(inits))
         loop.cycles += 1 + copies
-        self.code += 4 * (1 + copies)
+        self.code += CORE_BYTES + 4 * copies
         if lower is not None:
             loop.cycles += 4
             self.code += 16
@@ -231,13 +252,16 @@ class Estimator:
         self._clock += 1
         for value in yields:
             self._use(value)
+        copies = self._copies(self._loop)
         loop = self._loops.pop()
+        loop.cycles += copies
+        self.code += 4 * copies
         self._loop = outer = self._loops[-1]
         self._level -= 1
         pointers = sum(min(-(-(high - low) // POINTER_SPAN), MAX_POINTERS) for low, high in loop.spans.values())
         self._core_need = max(self._core_need, pointers + len(self._loops))
         bumps = pointers - sum(key not in loop.still for key in loop.spans)
-        self.code += 4 * bumps + 6
+        self.code += CORE_BYTES * bumps + 6
         outer.cycles += loop.count * (loop.cycles + LOOP_CYCLES + bumps) - 2
         outer.rounds += [loop.count, *(loop.count * rounds for rounds in loop.rounds)]
         for (operand, strides), (low, high) in loop.spans.items():
@@ -269,8 +293,8 @@ class Estimator:
     def fdiv(self, a: int, b: int) -> int:
         return self._float(14, a, b)
 
-    def fmax(self, a: int, b: int) -> int:
-        return self._op(4, 14, "s", a, b)
+    def fmax(self, a: Number, b: int) -> int:
+        return self._select(a, a, b)
 
     fmin = fmax
 
@@ -319,8 +343,18 @@ class Estimator:
 
     ilshr = iashr = ishl
 
-    def fselect(self, predicate: str, a: int, b: int, t: int, f: int) -> int:
-        return self._op(4, 14, "s", a, b, t, f)
+    def fselect(self, predicate: str, a: int, b: int, t: int, f: Number) -> int:
+        return self._select(f, a, b, t, f)
+
+    def _select(self, overwritten: Number, *operands: int) -> Number:
+        result = self._op(SELECT_CYCLES, 14, "s", *operands)
+        self._loop.ties.append((overwritten, self._clock))
+        return result
+
+    def _copies(self, loop: _Loop) -> int:
+        """How many operands of selections in a loop's body are needed afterwards, or in the next round."""
+        level = self._level
+        return sum(self._last[v] > clock or self._values[v][2] < level for v, clock in loop.ties)
 
     def iselect(self, predicate: str, a: int, b: Any, t: int, f: int) -> int:
         return self._op(3, 10, "s", a, t, f)
@@ -342,8 +376,9 @@ class Estimator:
     def finish(self, operands: int) -> None:
         """Adds what does not show in the operations: the call's arguments, and counters that found no register."""
         outer = self._loops[0]
-        outer.cycles += ARGUMENT_CYCLES * operands
-        self.code += ARGUMENT_BYTES * operands
+        copies = self._copies(outer)
+        outer.cycles += ARGUMENT_CYCLES * operands + copies
+        self.code += ARGUMENT_BYTES * operands + 4 * copies
         missing = self._core_need + self.peak("r") - R_REGISTERS - 1
         for rounds in sorted(outer.rounds)[: max(missing, 0)]:
             outer.cycles += SPILLED_COUNTER_CYCLES * rounds
