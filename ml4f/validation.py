@@ -254,10 +254,14 @@ def _is_nonnegative(layer: Layer) -> bool:
 
 
 def layer_inputs(layer: Layer) -> list[SSAValue]:
-    """The values that a layer reads and does not compute, without constants; each is a buffer."""
+    """The values that a layer reads and does not compute, without constants; each is a buffer.
+
+    In the order in which the calls list their buffers: fusing puts an operation's operands in front of its reader's.
+    """
     found: dict[SSAValue, None] = {}
-    for op in layer.ops:
-        for operand in op.operands:
+    by_position = dict(zip(layer.positions, layer.ops, strict=True))
+    for position in (n for call in layer.calls for n in _integers(call.attributes["ops"])):
+        for operand in by_position[position].operands:
             root = stored_value(operand)
             owner = root.owner
             if not isinstance(owner, Operation) or (owner.name != "nn.const" and owner not in layer.ops):

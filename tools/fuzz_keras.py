@@ -1,4 +1,4 @@
-"""Random Sequential networks in every format against TensorFlow: what the front end or the machine code gets wrong.
+"""Random Keras networks in every format against TensorFlow: what the front end or the machine code gets wrong.
 
 Needs `pip install -e '.[tensorflow]' onnxruntime`. Examples:
 
@@ -55,6 +55,7 @@ DESCRIBED = (
     "filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "depth_multiplier", "activation",
     "use_bias", "pool_size", "axis", "units", "keepdims", "target_shape", "dims", "negative_slope", "max_value",
     "threshold", "shared_axes", "alpha", "theta", "scale", "center", "epsilon", "cropping", "size", "n",
+    "return_sequences", "go_backwards", "recurrent_activation", "reset_after", "merge_mode", "layer", "axes",
 )
 # fmt: on
 
@@ -109,6 +110,8 @@ class Generator:
             shape = (int(self.rng.integers(2, 40)), int(self.rng.integers(1, 9)))
         else:
             shape = (int(self.rng.integers(2, 15)), int(self.rng.integers(1, 15)), int(self.draw([1, 1, 2, 3, 4, 5])))
+        if self.chance(0.4):
+            return self.finish(self.functional(shape), shape)
         layers: list[Any] = []
         current, wanted, attempts = shape, int(self.rng.integers(1, 8)), 0
         while len(layers) < wanted and attempts < 60:
@@ -120,13 +123,115 @@ class Generator:
                 current = following
         if not layers:
             raise Rejected("no layer fitted")
-        model = self.keras.Sequential([self.keras.Input(shape=shape), *layers])
+        return self.finish(self.keras.Sequential([self.keras.Input(shape=shape), *layers]), shape)
+
+    def finish(self, model: Any, shape: tuple[int, ...]) -> Network:
+        """With random weights, an input, and what TensorFlow makes of it."""
         self.randomise(model)
         x = self.rng.standard_normal((2, *shape)).astype(np.float32)
         y = np.asarray(model(x, training=False))
         if not np.isfinite(y).all() or np.abs(y).max(initial=0) > MAX_OUTPUT:
             raise Rejected("outputs too large")
         return Network(model, x, y, self.version)
+
+    def functional(self, shape: tuple[int, ...], depth: int = 0) -> Any:
+        """A functional model: every step reads tensors that there are; the last ones are joined."""
+        source = self.keras.Input(shape=shape)
+        tensors, wanted, attempts = [source], int(self.rng.integers(2, 9)), 0
+        layers: list[Any] = []
+        while len(tensors) <= wanted and attempts < 80:
+            attempts += 1
+            x = self.draw(tensors[-3:])
+            own = tuple(int(n) for n in x.shape[1:])
+            choice = self.rng.random()
+            try:
+                if choice < 0.45:
+                    made = self.merged(x, tensors)
+                elif choice < 0.55 and layers:
+                    made = self.draw(layers)(x)
+                elif choice < 0.62 and depth == 0:
+                    made = self.functional(own, 1)(x)
+                else:
+                    layer = self.layer(own)
+                    if self.output_shape(layer, own) is None:
+                        continue
+                    layers.append(layer)
+                    made = layer(x)
+            except Exception:  # whatever does not fit
+                continue
+            if made is not None and 1 <= prod(made.shape[1:]) <= MAX_ELEMENTS:
+                tensors.append(made)
+        if len(tensors) == 1:
+            raise Rejected("no layer fitted")
+        last = self.layers.Flatten()(tensors[-1])
+        if len(tensors) > 2 and self.chance(0.5):
+            last = self.layers.Concatenate()([last, self.layers.Flatten()(tensors[-2])])
+        return self.keras.Model(source, last)
+
+    def merged(self, x: Any, tensors: Sequence[Any]) -> Any:
+        """A layer with several inputs, or an operator."""
+        others = [t for t in tensors if t.shape == x.shape]
+        y = self.draw(others)
+        choice = int(self.rng.integers(12))
+        if choice < 6:
+            names = ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"]
+            return getattr(self.layers, names[choice])()([x, y])
+        if choice == 6:
+            axis = int(self.rng.integers(1, len(x.shape)))
+            return self.layers.Concatenate(axis=axis)([x, y, x] if self.chance(0.3) else [x, y])
+        if choice == 7:
+            return x + y if self.chance(0.5) else 1.5 - x
+        if choice == 8:
+            return x * 0.5 if self.chance(0.5) else x / (abs(y) + 1.0)
+        if choice == 9 and self.version == 3:
+            ops = self.keras.ops
+            named = [ops.relu, ops.sigmoid, ops.tanh, ops.square, ops.softmax, ops.leaky_relu, ops.abs, ops.gelu]
+            return self.draw(named)(x)
+        if choice == 10 and len(x.shape) == 3:
+            return self.layers.Dot(axes=self.draw([1, 2]))([x, y])
+        if choice == 11 and len(x.shape) == 4:  # squeeze and excitation
+            scale = self.layers.GlobalAveragePooling2D(keepdims=True)(x)
+            return x * self.layers.Dense(int(x.shape[-1]), activation="sigmoid")(scale)
+        return None
+
+    def recurrent(self, shape: tuple[int, ...]) -> Any:
+        """LSTM, GRU, SimpleRNN, one or both ways."""
+        names = ["linear", "relu", "sigmoid", "tanh", "tanh", "hard_sigmoid", "softsign", "elu"]
+        kind, options = self.draw(["LSTM", "GRU", "SimpleRNN"]), {"activation": self.draw(names)}
+        if kind != "SimpleRNN":
+            options["recurrent_activation"] = self.draw(["sigmoid", "sigmoid", "hard_sigmoid"])
+        if kind == "GRU":
+            options["reset_after"] = self.chance(0.5)
+        options["return_sequences"], options["use_bias"] = self.chance(0.5), self.chance(0.8)
+        units = int(self.rng.integers(1, 10))
+        if self.chance(0.4):
+            inner = getattr(self.layers, kind)(units, **options)
+            return self.layers.Bidirectional(inner, merge_mode=self.draw(["concat", "sum", "mul", "ave"]))
+        return getattr(self.layers, kind)(units, go_backwards=self.chance(0.3), **options)
+
+    def distributed(self, shape: tuple[int, ...]) -> Any:
+        """A layer on every step."""
+        inner = self.layer(shape[1:])
+        if inner is None or self.output_shape(type(inner).from_config(inner.get_config()), shape[1:]) is None:
+            return None
+        return self.layers.TimeDistributed(inner)
+
+    def transposed(self, shape: tuple[int, ...]) -> Any:
+        """A transposed convolution."""
+        rank = len(shape) - 1
+        kind = self.layers.Conv1DTranspose if rank == 1 else self.layers.Conv2DTranspose
+        options: dict[str, Any] = {"padding": self.draw(["valid", "same"])}
+        if self.chance(0.7):
+            options["strides"] = tuple(self.draw([1, 2, 3]) for _ in range(rank))
+        elif self.chance(0.3):
+            options["dilation_rate"] = (2,) * rank
+        return kind(int(self.rng.integers(1, 6)), self.window(shape, 4), **options, **self.head())
+
+    def normalised(self, shape: tuple[int, ...]) -> Any:
+        """A layer normalisation."""
+        axis = -1 if self.chance(0.7) else list(range(1, len(shape) + 1))[-int(self.draw([1, 2])) :]
+        options = {"center": self.chance(0.8), "scale": self.chance(0.8)}
+        return self.layers.LayerNormalization(axis=axis, **options)
 
     def output_shape(self, layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The layer's output shape, None if TensorFlow cannot run it on that input or the result is too large."""
@@ -177,9 +282,11 @@ class Generator:
         ]
         windows = [self.convolution] * 3 + [self.pooling] * 2
         windows += [self.depthwise, self.separable, self.resize, self.permute]
+        anywhere += [self.normalised]
+        windows += [self.transposed]
         special: dict[int, list[Callable[[tuple[int, ...]], Any]]] = {
             1: [self.dense, self.repeat],
-            2: windows,
+            2: [*windows, *[self.recurrent] * 4, self.distributed],
             3: windows,
         }
         makers = special.get(len(shape), [self.permute]) + (anywhere if self.chance(0.6) else [])
@@ -410,6 +517,7 @@ def describe(model: Any) -> str:
     lines = [f"  input {tuple(model.input_shape[1:])}"]
     for layer in model.layers:
         config = layer.get_config()
+        config = {**config, **config["layer"]["config"]} if isinstance(config.get("layer"), dict) else config
         options = ", ".join(f"{k}={config[k]}" for k in DESCRIBED if config.get(k) is not None)
         lines.append(f"  {type(layer).__name__}({options}) -> {tuple(layer.output.shape[1:])}")
     return "\n".join(lines)

@@ -114,6 +114,7 @@ class Importer:
         self.node: Node | None = None
         self.opset = _opset(proto, name)
         self.constant_ops: dict[int, SSAValue] = {}
+        self.read: set[str] = set()
 
     # Emitting
 
@@ -247,6 +248,13 @@ class Importer:
     def shape(self, name: str) -> Shape:
         """The shape of a tensor or constant."""
         return self.constants[name].shape if name in self.constants else self.tensors[name].shape
+
+    def is_read(self, name: str) -> bool:
+        """Whether a node or the model's caller reads a tensor."""
+        if not self.read:
+            graph = self.proto.graph
+            self.read = {operand for node in graph.node for operand in node.input} | {o.name for o in graph.output}
+        return bool(name) and name in self.read
 
     def foldable(self, node: Node) -> bool:
         """Whether the node's outputs do not depend on the model's input."""

@@ -18,6 +18,7 @@ from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_arithmetic as arithmetic
 from ml4f.frontend import importer_copies as copies
 from ml4f.frontend import importer_masks as masks
+from ml4f.frontend import importer_recurrent as recurrent
 from ml4f.frontend import importer_shapes as shape_ops
 from ml4f.frontend import importer_windows as windows
 from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tensor
@@ -189,6 +190,7 @@ def matmul(importer: Importer, node: Node) -> None:
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **masks.HANDLERS,
     **copies.HANDLERS,
+    **recurrent.HANDLERS,
     "Abs": _activation("abs"),
     "Add": arithmetic.binary(nn.AddOp),
     "AveragePool": windows.average_pool,

@@ -81,6 +81,8 @@ def read_parts(members: set[str], member: Callable[[str, int], bytes], name: str
 class _H5Weights:
     """model_weights/<outermost layer> with the names of the tensors, in order, as attribute."""
 
+    by_place = False
+
     def __init__(self, group: h5py.Group, name: str):
         self.group = group
         self.name = name
@@ -104,6 +106,8 @@ class _H5Weights:
 
 class _ArchiveWeights:
     """layers/<snake case class>_<count>/vars/<index>."""
+
+    by_place = True
 
     def __init__(self, file: h5py.File, name: str):
         self.file = file

@@ -79,26 +79,44 @@ class GraphBuilder:
         attributes: dict[str, Any],
     ) -> Value:
         """Append a node with one output."""
-        if not shape or min(shape) < 1:
-            raise Refused(f"its output would be empty, {list(shape)}; the input is too small for the layer")
-        if prod(shape) > MAX_ELEMENTS:
-            raise Refused(f"its output {list(shape)} is too large for a microcontroller")
-        output = self.unique(output)
-        proto = helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
+        (value,) = self.append(op_type, inputs, output, [shape], layer, kind, attributes)
+        assert value is not None
+        return value
+
+    def append(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        output: str,
+        shapes: Sequence[Shape | None],
+        layer: str,
+        kind: str,
+        attributes: dict[str, Any],
+    ) -> list[Value | None]:
+        """Append a node; outputs without a shape are left out."""
+        for shape in shapes:
+            if shape is not None and (not shape or min(shape) < 1):
+                raise Refused(f"its output would be empty, {list(shape)}; the input is too small for the layer")
+            if shape is not None and prod(shape) > MAX_ELEMENTS:
+                raise Refused(f"its output {list(shape)} is too large for a microcontroller")
+        outputs = ["" if shape is None else self.unique(output) for shape in shapes]
+        proto = helper.make_node(
+            op_type, list(inputs), outputs, name=next(name for name in outputs if name), **attributes
+        )
         for key, value in (("layer", layer), ("class", kind)):
             proto.metadata_props.append(onnx.StringStringEntryProto(key=key, value=value))
         self.nodes.append(proto)
-        self.shapes[output] = shape
-        return Value(output, shape)
+        self.shapes.update({name: shape for name, shape in zip(outputs, shapes, strict=True) if shape is not None})
+        return [None if s is None else Value(name, s) for name, s in zip(outputs, shapes, strict=True)]
 
     def rename(self, value: Value, wanted: str, since: int) -> Value:
         """Give the output of a node, if it was appended after the first `since`, another name."""
         for proto in reversed(self.nodes[since:]):
-            if proto.output[0] == value.name:
+            if value.name in proto.output:
                 name = self.unique(wanted)
                 for reader in self.nodes[since:]:
                     reader.input[:] = [name if operand == value.name else operand for operand in reader.input]
-                proto.output[0] = name
+                proto.output[list(proto.output).index(value.name)] = name
                 del self.shapes[value.name]
                 self.shapes[name] = value.shape
                 return Value(name, value.shape)
@@ -190,6 +208,26 @@ class LayerContext:
         self, op_type: str, inputs: Sequence[Value | np.ndarray | str], shape: Sequence[int], **attributes: Any
     ) -> Value:
         """A node; arrays become initializers, "" is an operand that is left out."""
+        names = self._operands(op_type, inputs)
+        return self.graph.node(
+            op_type, names, f"{self.path}/{op_type}", tuple(shape), self.path, self.layer.kind, attributes
+        )
+
+    def emit_all(
+        self,
+        op_type: str,
+        inputs: Sequence[Value | np.ndarray | str],
+        shapes: Sequence[Sequence[int] | None],
+        **attributes: Any,
+    ) -> list[Value | None]:
+        """A node with several outputs; those without a shape are left out."""
+        wanted = [None if shape is None else tuple(shape) for shape in shapes]
+        names = self._operands(op_type, inputs)
+        return self.graph.append(
+            op_type, names, f"{self.path}/{op_type}", wanted, self.path, self.layer.kind, attributes
+        )
+
+    def _operands(self, op_type: str, inputs: Sequence[Value | np.ndarray | str]) -> list[str]:
         names = []
         for position, operand in enumerate(inputs):
             if isinstance(operand, Value):
@@ -197,14 +235,9 @@ class LayerContext:
             elif isinstance(operand, str):
                 names.append(operand)
             else:
-                names.append(
-                    self.graph.constant(
-                        operand, f"{self.path}/{op_type.lower()}_{_ROLES.get(op_type, {}).get(position, position)}"
-                    )
-                )
-        return self.graph.node(
-            op_type, names, f"{self.path}/{op_type}", tuple(shape), self.path, self.layer.kind, attributes
-        )
+                role = _ROLES.get(op_type, {}).get(position, position)
+                names.append(self.graph.constant(operand, f"{self.path}/{op_type.lower()}_{role}"))
+        return names
 
     def pointwise(self, op_type: str, x: Value, **attributes: Any) -> Value:
         """A node with one operand and a result of the same shape."""
@@ -246,5 +279,6 @@ _ROLES: dict[str, dict[int, str]] = {
     "PRelu": {1: "slope"},
     "Pad": {1: "amounts"},
     "Clip": {1: "low", 2: "high"},
+    **{key: {1: "kernel", 2: "recurrent_kernel", 3: "bias"} for key in ("LSTM", "GRU", "RNN")},
 }
 """How constant operands are called, for readers of the ONNX file."""

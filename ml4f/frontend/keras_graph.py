@@ -17,6 +17,8 @@ from ml4f.frontend.guards import MAX_ELEMENTS, MAX_NODES, object_of
 MODEL_CLASSES = ("Sequential", "Functional", "Model")
 MAX_DEPTH = 24
 """Models in models."""
+MAX_OUTPUTS = 64
+"""Of one layer."""
 OPERATION_CLASSES = ("TFOpLambda", "SlicingOpLambda")
 """How Keras 2 stores functions of TensorFlow; their arguments are those of the call."""
 KERAS_MODULES = ("keras", "tf_keras", "tensorflow", "keras_core", "builtins")
@@ -43,11 +45,11 @@ Argument = int | float
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """`output = layer(*arguments)`; tensors are numbered."""
+    """`outputs = layer(*arguments)`; tensors are numbered. There are as many outputs as are read."""
 
     layer: Layer
     arguments: tuple[Argument, ...]
-    output: int
+    outputs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class _Reader:
         scope: _Scope,
         stored: str,
         keywords: dict[str, Any] | None = None,
+        count: int = 1,
     ) -> list[int]:
         """One call of a layer, or of all layers of a model; keywords are what configures functions of TensorFlow."""
         name = _name(entry)
@@ -173,9 +176,9 @@ class _Reader:
             stored=stored,
             keras=self.keras,
         )
-        output = self.tensor()
-        self.graph.calls.append(Call(layer, tuple(arguments), output))
-        return [output]
+        outputs = [self.tensor() for _ in range(count)]
+        self.graph.calls.append(Call(layer, tuple(arguments), tuple(outputs)))
+        return outputs
 
     def input_of(self, entries: list[dict[str, Any]], inner: dict[str, Any]) -> int:
         """The input of a Sequential: of its InputLayer, its first layer, or its build_input_shape."""
@@ -248,6 +251,8 @@ class _Functional:
         self.tensors: dict[tuple[str, int], list[int]] = {}
         """(layer, number of the call) → its output tensors."""
         self.calls: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        """How many of a layer's outputs are read."""
         self.first: dict[str, int] = {}
         """The number of a layer's first call: 1 for models in models of Keras 2, which count their own first."""
 
@@ -266,6 +271,7 @@ class _Functional:
                 pending += [(entry, index, _operands(node), stored) for index, node in enumerate(nodes)]
         used = [r for item in pending for r in item[2].arguments if isinstance(r, _Reference)]
         for reference in (*used, *_references(self.inner["output_layers"])):
+            self.counts[reference.layer] = max(self.counts.get(reference.layer, 1), _checked_index(reference) + 1)
             if reference.call == self.calls.get(reference.layer, 0) > 1:
                 self.first[reference.layer] = 1
         while pending:
@@ -298,7 +304,8 @@ class _Functional:
             if tensor is None:
                 return False
             found.append(tensor)
-        outputs = self.reader.call(entry, found, self.scope, stored, operands.keywords)
+        count = self.counts.get(_name(entry), 1)
+        outputs = self.reader.call(entry, found, self.scope, stored, operands.keywords, count)
         self.tensors[_name(entry), index] = outputs
         return True
 
@@ -324,6 +331,12 @@ def _references(value: Any) -> list[_Reference]:
     if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
         return [_Reference(value[0], value[1], int(value[2]))]
     return [found for inner in value for found in _references(inner)]
+
+
+def _checked_index(reference: _Reference) -> int:
+    if not 0 <= reference.tensor < MAX_OUTPUTS:
+        raise ValueError(f"output {reference.tensor} of layer '{reference.layer}'")
+    return reference.tensor
 
 
 @dataclass(frozen=True)

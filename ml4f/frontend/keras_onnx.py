@@ -13,6 +13,7 @@ from ml4f.frontend import (
     keras_layers_conv,
     keras_layers_core,
     keras_layers_pool,
+    keras_layers_recurrent,
     keras_layers_shape,
     keras_operations,
 )
@@ -20,11 +21,12 @@ from ml4f.frontend.keras_builder import GraphBuilder, LayerContext, Refused, Val
 from ml4f.frontend.keras_graph import OPERATION_CLASSES, Call, Graph, read_graph, type_name
 from ml4f.frontend.keras_weights import KerasFile
 
-LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
+LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]] = {
     **keras_layers_core.LAYERS,
     **keras_layers_conv.LAYERS,
     **keras_layers_pool.LAYERS,
     **keras_layers_shape.LAYERS,
+    **keras_layers_recurrent.LAYERS,
     **keras_activations.LAYERS,
 }
 """Keras class → the function that translates its layers."""
@@ -56,7 +58,7 @@ class _Translation:
             inputs.append(value)
             self.values[entry.tensor] = value
         for call in self.graph.calls:
-            self.values[call.output] = self.call(call)
+            self.values.update(zip(call.outputs, self.call(call), strict=True))
         if self.problems:
             raise UnsupportedError(self.subject, list(self.problems))
         outputs = [value for number in self.graph.outputs if (value := self.values[number]) is not None]
@@ -69,42 +71,48 @@ class _Translation:
             taken.add(outputs[index].name)
         return self.builder.model(self.graph.name, inputs, outputs)
 
-    def call(self, call: Call) -> Value | None:
-        """Translate one call; None, and a problem, if that cannot be done."""
+    def call(self, call: Call) -> list[Value | None]:
+        """Translate one call; None for each output, and a problem, if that cannot be done."""
+        nothing: list[Value | None] = [None] * len(call.outputs)
         layer = call.layer
         known = [self.values.get(argument) for argument in call.arguments if isinstance(argument, int)]
         shapes = ", ".join(str(list(value.shape)) for value in known if value is not None) or "unknown"
         label = f"layer '{'/'.join(layer.path)}' ({layer.kind}), input {shapes}"
         if layer.kind == "Lambda":
             self.refuse(label, "a Lambda layer's code is not read; write it with layers that Keras has")
-            return None
+            return nothing
         if layer.custom:
             self.refuse(
                 label, "a layer of your own, whose code is not in the file; write it with layers that Keras has"
             )
-            return None
+            return nothing
         translate = self.translation(call)
         if translate is None:
             what = str(layer.config.get("function"))[:80] if layer.kind in OPERATION_CLASSES else layer.kind
             self.refuse(label, f"there is no {what} in ml4f")
-            return None
+            return nothing
         if any(value is None for value in known):
-            return None
+            return nothing
         context = LayerContext(self.builder, layer, self.file.weights, self.subject, self.graph.notes)
         self.note_precision(layer.config)
         since = len(self.builder.nodes)
         try:
-            return self.builder.rename(translate(context), context.path, since)
+            made = translate(context)
+            first, *others = made if isinstance(made, list) else [made]
+            outputs = [self.builder.rename(first, context.path, since), *others][: len(call.outputs)]
+            if len(outputs) < len(call.outputs):
+                raise Refused(f"output {len(call.outputs)} of it is read, it has {len(outputs)}")
+            return [*outputs]
         except Refused as problem:
             self.refuse(label, str(problem))
-            return None
+            return nothing
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             detail = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise Ml4fError(
                 f"{self.subject}: {label}: its configuration is inconsistent ({detail}); save the model again"
             ) from None
 
-    def translation(self, call: Call) -> Callable[[LayerContext], Value] | None:
+    def translation(self, call: Call) -> Callable[[LayerContext], Value | list[Value]] | None:
         """What translates a layer, or an operation such as `x + y`; None if there is nothing."""
         layer = call.layer
         operands = [self.values.get(a) if isinstance(a, int) else a for a in call.arguments]

@@ -25,7 +25,10 @@ class StoredTensor:
 
 
 class WeightStore(Protocol):
-    """Where weights come from."""
+    """Where weights come from; `by_place`: a layer's `stored` says where, wrapped layers and cells have their own."""
+
+    @property
+    def by_place(self) -> bool: ...
 
     def tensors(self, layer: Layer) -> list[StoredTensor]:
         """The layer's tensors in Keras's order; an empty list if the file has none for it."""
@@ -50,16 +53,29 @@ def major_version(text: str) -> int:
 def named_tensors(layer: Layer, tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
     """Those whose name ends in the layer's name and the tensor's, as in `model/dense/kernel:0`.
 
+    If there are none, those of what the layer is made of, as in `model/lstm/lstm_cell/kernel`.
+
     If several models hold layers of that name, only those under the innermost model of the layer's path that tells them
     apart.
     """
-    found = [(tensor, tensor.name.split("/")) for tensor in tensors]
+    named = [(tensor, tensor.name.split("/")) for tensor in tensors]
     own = layer.name.split("/")
-    found = [(tensor, parts) for tensor, parts in found if parts[-1 - len(own) : -1] == own]
+    found = [(tensor, parts[: -1 - len(own)]) for tensor, parts in named if parts[-1 - len(own) : -1] == own]
+    if not found:
+        places = [(tensor, parts, _place(own, parts)) for tensor, parts in named]
+        found = [(tensor, parts[:place]) for tensor, parts, place in places if place is not None]
     for outer in reversed(layer.path[:-1]):
-        inside = [(tensor, parts) for tensor, parts in found if outer in parts[: -1 - len(own)]]
+        inside = [(tensor, around) for tensor, around in found if outer in around]
         found = inside or found
     return [tensor for tensor, _ in found]
+
+
+def _place(own: Sequence[str], parts: Sequence[str]) -> int | None:
+    """Where a layer's name stands in the parts of a tensor's."""
+    for i in range(len(parts) - len(own)):
+        if list(parts[i : i + len(own)]) == list(own):
+            return i
+    return None
 
 
 def bfloat16_values(bits: np.ndarray) -> np.ndarray:

@@ -119,6 +119,8 @@ def _exactly(data: bytes, specs: Sequence[dict[str, Any]], name: str) -> bytes:
 class _Weights:
     """Tensors by name in one row of bytes."""
 
+    by_place = False
+
     def __init__(self, specs: list[dict[str, Any]], data: bytes, name: str):
         self.name = name
         self.data = data
@@ -128,7 +130,8 @@ class _Weights:
         for spec in specs:
             tensor = self.tensor(spec, offset)
             offset += _bytes_of(spec)
-            self.stored.setdefault(_layer_part(tensor.name), []).append(tensor)
+            for part in dict.fromkeys(tensor.name.split("/")[:-1] or [""]):
+                self.stored.setdefault(part, []).append(tensor)
 
     def tensor(self, spec: dict[str, Any], offset: int) -> StoredTensor:
         shape = tuple(spec["shape"])
@@ -147,11 +150,6 @@ class _Weights:
 
     def tensors(self, layer: Layer) -> list[StoredTensor]:
         return named_tensors(layer, self.stored.get(layer.name.split("/")[-1], []))
-
-
-def _layer_part(tensor: str) -> str:
-    parts = tensor.split("/")
-    return parts[-2] if len(parts) > 1 else ""
 
 
 def _dequantised(values: np.ndarray, spec: dict[str, Any], name: str) -> np.ndarray:

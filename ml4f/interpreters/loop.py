@@ -99,6 +99,7 @@ class _Generator:
     def __init__(self, kernel: KernelOp):
         self.lines: list[str] = []
         self.names: dict[SSAValue, str] = {}
+        self.nests: list[NestOp] = []
         arguments = ", ".join(self.name(a) for a in kernel.body.block.args)
         self.lines.append(f"def kernel(F, I, B, {arguments}):")
         self.block(kernel.body.block, 1)
@@ -116,6 +117,8 @@ class _Generator:
                 self.loop(op, depth)
             elif isinstance(op, v.AccessOp):
                 self.access(op, depth)
+            elif isinstance(op, NestOp):
+                self.nest(op, depth)
             elif not isinstance(op, YieldOp):
                 self.emit(depth, f"{self.name(op.results[0])} = {self.expression(op)}" if op.results else "pass")
                 if isinstance(op, v.BitsPairOp):
@@ -142,6 +145,15 @@ class _Generator:
         self.emit(depth + 1, "pass")
         for result, arg in zip(op.results, arguments, strict=True):
             self.emit(depth, f"{self.name(result)} = {self.name(arg)}")
+
+    def nest(self, op: NestOp, depth: int) -> None:
+        """A nest in a loop; `run(number, addresses)` executes it."""
+        variable = self.name(op.loop.induction_variable) if op.loop is not None else "0"
+        places = ", ".join(
+            f"{self.name(p)} + {4 * step} * {variable}" for p, step in zip(op.pointers, op.steps, strict=True)
+        )
+        self.emit(depth, f"run({len(self.nests)}, [{places}])")
+        self.nests.append(op)
 
     def access(self, op: v.AccessOp, depth: int) -> None:
         strides = op.strides.get_values() if op.strides is not None else ()  # pyright: ignore[reportAttributeAccessIssue]
@@ -204,8 +216,9 @@ class _Generator:
         return f"{t} if {lhs} {_COMPARE[op.predicate.data]} {rhs} else {f}"
 
 
-def compile_kernel(kernel: KernelOp) -> Callable[..., None]:
-    """The kernel (indexed or pointer form) as a Python function of (floats, ints, bytes, *pointers)."""
+def compile_kernel(kernel: KernelOp, memory: MemoryImage) -> Callable[..., None]:
+    """The kernel (no single nest) as a Python function of (floats, ints, bytes, *pointers)."""
+    generator = _Generator(kernel)
     names: dict[str, Any] = {
         "f32": np.float32,
         "sqrt": np.sqrt,
@@ -216,9 +229,15 @@ def compile_kernel(kernel: KernelOp) -> Callable[..., None]:
         "from_bits": from_bits,
         "half": half,
         "fma": fma,
+        "run": lambda number, pointers: _run_nest(generator.nests[number], memory, pointers),
     }
-    exec("\n".join(_Generator(kernel).lines), names)
+    exec("\n".join(generator.lines), names)
     return names["kernel"]
+
+
+def _run_nest(op: NestOp, memory: MemoryImage, pointers: Sequence[int]) -> None:
+    schedule = op.schedule.data if op.schedule is not None else None
+    run_nest(op.nest.data, schedule, "packed" in op.attributes, memory, pointers)
 
 
 def run_kernel(kernel: KernelOp, memory: MemoryImage, addresses: Sequence[int]) -> None:
@@ -226,12 +245,10 @@ def run_kernel(kernel: KernelOp, memory: MemoryImage, addresses: Sequence[int]) 
     first = kernel.body.block.first_op
     if isinstance(first, NestOp):
         where = dict(zip(kernel.body.block.args, addresses, strict=True))
-        pointers = [where[p] for p in first.pointers]  # pyright: ignore[reportArgumentType]
-        schedule = first.schedule.data if first.schedule is not None else None
-        run_nest(first.nest.data, schedule, "packed" in first.attributes, memory, pointers)
+        _run_nest(first, memory, [where[p] for p in first.pointers])  # pyright: ignore[reportArgumentType]
         return
     with np.errstate(all="ignore"):
-        compile_kernel(kernel)(memory.floats, memory.words.view(np.int32), memory.bytes, *addresses)
+        compile_kernel(kernel, memory)(memory.floats, memory.words.view(np.int32), memory.bytes, *addresses)
 
 
 def run_loop(

@@ -128,7 +128,7 @@ class Converter:
             attribute = owner.properties["value"]
             assert isinstance(attribute, DenseIntOrFPElementsAttr)
             flat = DenseIntOrFPElementsAttr(TensorType(f32, [elements(shape_of(value))]), attribute.data)
-            self.places[value] = self.constant(flat, _layer(owner) + "_data")
+            self.places[value] = self.constant(flat, layer_of(owner) + "_data")
         return self.places[value]
 
     def arena_operands(self, op: Operation) -> list[str]:
@@ -138,7 +138,7 @@ class Converter:
 
     def kernel(self, op: Operation, nest: Nest, places: dict[str, Place], suffix: str = "", final: bool = True) -> None:
         """One kernel and its call. `places` by role; `final`: its output is the op's result."""
-        name = self.unique(_layer(op) + suffix)
+        name = self.unique(layer_of(op) + suffix)
         block = Block(arg_types=[PointerType()] * len(nest.operands))
         for arg, operand in zip(block.args, nest.operands, strict=True):
             arg.name_hint = operand.role
@@ -151,33 +151,44 @@ class Converter:
                 location=op.location,
             )
         )
-        attributes: dict[str, Attribute] = {
-            "layers": ArrayAttr([StringAttr(n) for n in layer_names(op)]),
-            "op": StringAttr(op.name.removeprefix("nn.")),
-            "ops": ArrayAttr([IntegerAttr(self.position, i64)]),
-            "macs": IntegerAttr(nest.terms() if nest.combine == "mac" else 0, i64),
-        }
-        attributes["operands"] = ArrayAttr([SymbolRefAttr(s) for s in self.arena_operands(op)])
+        macs = nest.terms() if nest.combine == "mac" else 0
+        attributes = call_attributes(self, op, macs, places["out"] if final else None)
         if nest.nonnegative:
             attributes["nonnegative"] = UnitAttr()
-        if op.operands:
-            attributes["input_shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.operands[0])])
-        if final:
-            attributes["result"] = SymbolRefAttr(places["out"].symbol)
-            attributes["shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.results[0])])
-            if "source" in op.attributes:
-                attributes["source"] = op.attributes["source"]
-        arguments = ArrayAttr([SymbolRefAttr(places[o.role].symbol) for o in nest.operands])
+        self.call(op, name, [places[o.role].symbol for o in nest.operands], attributes)
+
+    def call(self, op: Operation, kernel: str, symbols: Sequence[str], attributes: dict[str, Attribute]) -> None:
+        """A call of a kernel on buffers and data."""
+        arguments = ArrayAttr([SymbolRefAttr(symbol) for symbol in symbols])
         self.calls.append(
             CallOp.create(
-                properties={"callee": SymbolRefAttr(name), "arguments": arguments},
+                properties={"callee": SymbolRefAttr(kernel), "arguments": arguments},
                 attributes=attributes,
                 location=op.location,
             )
         )
 
 
-def _layer(op: Operation) -> str:
+def call_attributes(c: Converter, op: Operation, macs: int, result: Place | None) -> dict[str, Attribute]:
+    """What a call tells about its nn operation; `result`: where the operation's result lies, if this call makes it."""
+    attributes: dict[str, Attribute] = {
+        "layers": ArrayAttr([StringAttr(n) for n in layer_names(op)]),
+        "op": StringAttr(op.name.removeprefix("nn.")),
+        "ops": ArrayAttr([IntegerAttr(c.position, i64)]),
+        "macs": IntegerAttr(macs, i64),
+    }
+    attributes["operands"] = ArrayAttr([SymbolRefAttr(s) for s in c.arena_operands(op)])
+    if op.operands:
+        attributes["input_shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.operands[0])])
+    if result is not None:
+        attributes["result"] = SymbolRefAttr(result.symbol)
+        attributes["shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.results[0])])
+        if "source" in op.attributes:
+            attributes["source"] = op.attributes["source"]
+    return attributes
+
+
+def layer_of(op: Operation) -> str:
     names = layer_names(op)
     return names[0] if names else op.name.removeprefix("nn.")
 
@@ -200,7 +211,7 @@ def _with_activation(
     """The kernel with the op's activation in its epilogue, or in a kernel of its own, in place, when it is costly."""
     act = _act(op)
     size = elements(shape_of(op.results[0]))
-    out = c.buffer(size, _layer(op) + "_out", act is not None and act.name in NON_NEGATIVE)
+    out = c.buffer(size, layer_of(op) + "_out", act is not None and act.name in NON_NEGATIVE)
     c.places[op.results[0]] = out
     places["out"] = out
     has_tile = op.name in TILED_OPS
@@ -279,7 +290,7 @@ def _average_steps(
         return [Step("mul", parameters=(1.0 / (counts[0][0] * counts[1][0]),))]
     steps = []
     for role, numbers in zip(("rows", "columns"), counts, strict=True):
-        places[role] = c.constant(np.array([1.0 / n for n in numbers], dtype=np.float32), f"{_layer(op)}_{role}")
+        places[role] = c.constant(np.array([1.0 / n for n in numbers], dtype=np.float32), f"{layer_of(op)}_{role}")
         steps.append(Step("mul", role))
     return steps
 
@@ -353,8 +364,8 @@ def _softmax(c: Converter, op: Operation) -> None:
     axis = axis_attribute.value.data % max(len(shape), 1)
     outer, extent, inner = elements(shape[:axis]), shape[axis], elements(shape[axis + 1 :])
     x = c.place(op.operands[0])
-    out = c.buffer(elements(shape), _layer(op) + "_out", nonnegative=True)
-    rows = c.buffer(outer * inner, _layer(op) + "_row")
+    out = c.buffer(elements(shape), layer_of(op) + "_out", nonnegative=True)
+    rows = c.buffer(outer * inner, layer_of(op) + "_row")
     c.places[op.results[0]] = out
     dims = [outer, extent, inner]
     strides, per_row = row_major(dims), [inner, 0, 1]
@@ -430,7 +441,7 @@ def _concat(c: Converter, op: Operation) -> None:
     axis = axis_attribute.value.data % len(out_shape)
     out_strides = row_major(out_shape)
     inputs = [c.place(v) for v in op.operands]
-    out = c.buffer(elements(out_shape), _layer(op) + "_out", all(p.nonnegative for p in inputs))
+    out = c.buffer(elements(out_shape), layer_of(op) + "_out", all(p.nonnegative for p in inputs))
     c.places[op.results[0]] = out
     position = 0
     for i, (value, place) in enumerate(zip(op.operands, inputs, strict=True)):
@@ -468,6 +479,9 @@ CONVERSIONS: dict[str, Callable[[Converter, Any], None]] = {
 
 def convert(module: ModuleOp) -> None:
     """Replaces the function `main` by a loop-level program."""
+    from ml4f.passes import nn_recurrent_kernels
+
+    conversions = {**CONVERSIONS, **nn_recurrent_kernels.CONVERSIONS}
     function = next(op for op in module.body.block.ops if isinstance(op, FuncOp))
     c = Converter()
     for i, arg in enumerate(function.body.block.args):
@@ -478,10 +492,10 @@ def convert(module: ModuleOp) -> None:
         if isinstance(op, ReturnOp):
             outputs = [c.place(v).symbol for v in op.operands]
         elif op.name != "nn.const":
-            if op.name not in CONVERSIONS:
+            if op.name not in conversions:
                 raise InternalError(f"{op.name} has no kernel")
             c.position += op.name not in FREE_OPS
-            CONVERSIONS[op.name](c, op)
+            conversions[op.name](c, op)
     attributes: dict[str, Attribute] = {}
     returned = next(op for op in function.body.block.ops if isinstance(op, ReturnOp))
     for name, values in (("input_shapes", function.body.block.args), ("output_shapes", returned.operands)):

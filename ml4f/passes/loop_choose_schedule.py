@@ -16,9 +16,9 @@ from ml4f.dialects.loop.structure import KernelOp, NestOp
 
 
 def nests(module: ModuleOp) -> list[NestOp]:
-    """The nests of all kernels in nest form."""
+    """The nests of all kernels in nest form, in loops or not."""
     kernels = [op for op in module.body.block.ops if isinstance(op, KernelOp)]
-    return [op for kernel in kernels for op in kernel.body.block.ops if isinstance(op, NestOp)]
+    return [op for kernel in kernels for op in kernel.walk() if isinstance(op, NestOp)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class LoopChooseSchedulePass(ModulePass):
                     nest.properties["nest"] = NestAttr(in_full(algorithm))
                 nest.properties["schedule"] = ScheduleAttr(schedule)
             return
-        choice = choose([nest.nest.data for nest in open_nests], self.goal, self.max_code, self.max_pixels)
+        executed = [nest.nest.data for nest in open_nests for _ in range(nest.count)]
+        choice = choose(executed, self.goal, self.max_code, self.max_pixels)
         for nest in open_nests:
             chosen = choice.candidates[nest.nest.data]
             nest.properties["nest"] = NestAttr(chosen.nest)

@@ -15,22 +15,30 @@ from ml4f.dialects.loop.structure import KernelOp, NestOp
 
 
 def expand_kernel(kernel: KernelOp) -> None:
-    """Replaces the nest of a kernel, in place."""
-    block = kernel.body.block
-    nest = block.first_op
-    if not isinstance(nest, NestOp):
-        return
-    if nest.schedule is None:
-        raise PassFailedException(f"kernel @{kernel.sym_name.data} has no schedule; run loop-choose-schedule first")
-    spaces = dict(zip(block.args, (s.data for s in kernel.spaces), strict=True))
-    pointers = list(nest.pointers)
-    builder = OpBuilder(block, pointers, [spaces[p] for p in pointers])  # pyright: ignore[reportArgumentType]
-    try:
-        expand(nest.nest.data, nest.schedule.data, builder)
-    except ScheduleError as e:
-        raise PassFailedException(f"kernel @{kernel.sym_name.data}: {e}") from e
-    nest.detach()
-    nest.erase()
+    """Replaces the nests of a kernel, in place."""
+    name = kernel.sym_name.data
+    spaces = dict(zip(kernel.body.block.args, (s.data for s in kernel.spaces), strict=True))
+    for nest in [op for op in kernel.walk() if isinstance(op, NestOp)]:
+        if nest.schedule is None:
+            raise PassFailedException(f"kernel @{name} has no schedule; run loop-choose-schedule first")
+        block = nest.parent_block()
+        assert block is not None
+        behind = list(block.ops)
+        behind = behind[behind.index(nest) + 1 :]
+        for op in behind:
+            op.detach()
+        pointers = list(nest.pointers)
+        loop = nest.loop
+        builder = OpBuilder(block, pointers, [spaces[p] for p in pointers])  # pyright: ignore[reportArgumentType]
+        if loop is not None:
+            builder.move_along(loop.induction_variable, nest.steps)
+        try:
+            expand(nest.nest.data, nest.schedule.data, builder)
+        except ScheduleError as e:
+            raise PassFailedException(f"kernel @{name}: {e}") from e
+        block.add_ops(behind)
+        nest.detach()
+        nest.erase()
 
 
 @dataclass(frozen=True)

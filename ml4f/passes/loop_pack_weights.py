@@ -51,8 +51,9 @@ class _Packer:
     def run(self) -> None:
         for call in self.calls:
             kernel = self.kernels[call.callee.root_reference.data]
-            nest = kernel.body.block.first_op
-            if isinstance(nest, NestOp) and nest.schedule is not None and "packed" not in nest.attributes:
+            for nest in [op for op in kernel.walk() if isinstance(op, NestOp)]:
+                if nest.schedule is None or "packed" in nest.attributes:
+                    continue
                 if nest.schedule.data.trim is not None:
                     self._add_bounds(call, kernel, nest)
                 if nest.nest.data.has("w"):
@@ -75,6 +76,11 @@ class _Packer:
         block.insert_op_before(op, before)
         return SymbolRefAttr(symbol)
 
+    @staticmethod
+    def _argument(op: NestOp, role: str) -> int:
+        """The number of the kernel's argument that is an operand of the nest."""
+        return op.pointers[op.nest.data.index_of(role)].index  # pyright: ignore[reportAttributeAccessIssue]
+
     def _array(self, call: CallOp, index: int) -> np.ndarray:
         symbol = call.arguments.data[index].root_reference.data
         if symbol not in self.data:
@@ -85,27 +91,26 @@ class _Packer:
         nest, schedule = op.nest.data, op.schedule
         assert schedule is not None
         layout = weight_layout(nest, schedule.data)
-        index = nest.index_of("w")
+        index = self._argument(op, "w")
         arguments = list(call.arguments.data)
-        bias = self._array(call, nest.index_of("bias")) if nest.has("bias") else None
+        bias = self._array(call, self._argument(op, "bias")) if nest.has("bias") else None
         packed = pack_weights(nest, layout, self._array(call, index), bias)
         arguments[index] = self._new_data(f"{kernel.sym_name.data}_weights", packed, kernel)
         if nest.has("bias"):
+            del arguments[self._argument(op, "bias")]
             self._drop_bias(kernel, op, nest)
-            del arguments[nest.index_of("bias")]
         call.properties["arguments"] = ArrayAttr(arguments)
 
-    @staticmethod
-    def _drop_bias(kernel: KernelOp, op: NestOp, nest: Nest) -> None:
+    def _drop_bias(self, kernel: KernelOp, op: NestOp, nest: Nest) -> None:
         """The biases stand in front of the weights of each block: one pointer serves both."""
-        index = nest.index_of("bias")
+        argument = self._argument(op, "bias")
         block = kernel.body.block
         pointers = list(op.pointers)
-        pointers[index] = pointers[nest.index_of("w")]
+        pointers[nest.index_of("bias")] = pointers[nest.index_of("w")]
         op.operands = pointers
-        block.erase_arg(block.args[index])
+        block.erase_arg(block.args[argument])
         spaces = list(kernel.spaces.data)
-        del spaces[index]
+        del spaces[argument]
         kernel.properties["spaces"] = ArrayAttr(spaces)
 
     def _add_bounds(self, call: CallOp, kernel: KernelOp, op: NestOp) -> None:

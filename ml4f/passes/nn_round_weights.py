@@ -10,16 +10,20 @@ from xdsl.dialects.builtin import ModuleOp, UnitAttr
 from xdsl.passes import ModulePass
 
 from ml4f.dialects.nn import ConstOp
-from ml4f.dialects.nn import ops as nn
 from ml4f.passes.nn_rewriting import const_array, main_block
 
 LARGEST = 65504.0
 """The largest finite float16."""
+WEIGHTS = {
+    **dict.fromkeys(("nn.conv2d", "nn.depthwise_conv2d", "nn.dense"), (1,)),
+    **dict.fromkeys(("nn.lstm", "nn.gru", "nn.rnn"), (1, 2)),
+}
+"""By operation: the operands that are weights."""
 
 
 @dataclass(frozen=True)
 class NnRoundWeightsPass(ModulePass):
-    """Rounds the weights of convolutions and dense layers; biases and all that is small stay float32.
+    """Rounds the weights of convolutions, dense and recurrent layers; biases and all that is small stay float32.
 
         %w = nn.const {value = …}          %w = nn.const {value = … rounded …, half}
 
@@ -31,14 +35,14 @@ class NnRoundWeightsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         block = main_block(op)
         for inner in list(block.ops) if block is not None else ():
-            if isinstance(inner, nn.Conv2dOp | nn.DepthwiseConv2dOp | nn.DenseOp):
-                weights = const_array(inner.w)
+            for index in WEIGHTS.get(inner.name, ()):
+                weights = const_array(inner.operands[index])
                 if weights is not None and np.max(np.abs(weights), initial=0.0) <= LARGEST:
                     rounded = ConstOp.of(weights.astype(np.float16).astype(np.float32))
                     rounded.properties["half"] = UnitAttr()
                     rounded.location = inner.location
-                    inner.parent_block().insert_op_before(rounded, inner)  # pyright: ignore[reportOptionalMemberAccess]
-                    inner.operands = [inner.x, rounded.result, *inner.operands[2:]]
+                    block.insert_op_before(rounded, inner)  # pyright: ignore[reportOptionalMemberAccess]
+                    inner.operands = [rounded.result if i == index else v for i, v in enumerate(inner.operands)]
         _remove_unread(op)
 
 

@@ -14,6 +14,7 @@ from ml4f.dialects.loop import values as v
 from ml4f.dialects.loop.structure import ForOp, YieldOp, make_for
 
 INDEX = IndexType()
+WORD = 4
 
 
 class OpBuilder:
@@ -26,6 +27,11 @@ class OpBuilder:
         self._spaces = [StringAttr(s) for s in spaces]
         self._offsets: dict[int, IntegerAttr] = {}
         self._strides: dict[tuple[int, ...], DenseArrayBase] = {}
+        self._around: list[Terms] = [()] * len(pointers)
+
+    def move_along(self, variable: SSAValue, steps: Sequence[int]) -> None:
+        """Pointers move by so many elements with every iteration of a loop around, whose variable is given."""
+        self._around = [((variable, WORD * step),) if step else () for step in steps]
 
     def _emit(self, op: Operation) -> SSAValue:
         self._blocks[-1].add_op(op)
@@ -38,7 +44,7 @@ class OpBuilder:
         return attribute
 
     def _access(self, address: Address) -> tuple[list[SSAValue], dict[str, Attribute]]:
-        merged = _merge(address.terms)
+        merged = _merge((*address.terms, *self._around[address.operand]))
         strides = tuple(s for _, s in merged)
         properties: dict[str, Attribute] = {
             "offset": self._integer(address.offset),

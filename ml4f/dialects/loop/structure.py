@@ -7,6 +7,7 @@ from math import prod
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
+    DenseArrayBase,
     DenseIntOrFPElementsAttr,
     IndexType,
     IntegerAttr,
@@ -137,19 +138,46 @@ class KernelOp(IRDLOperation):
 
 @irdl_op_definition
 class NestOp(IRDLOperation):
-    """The nest form of a kernel's body: the algorithm, and, once chosen, its schedule."""
+    """The nest form of a kernel's body: the algorithm, and, once chosen, its schedule.
+
+    In a `loop.for` it is executed in every iteration, and `strides` says by how many elements each pointer has moved on
+    since the iteration before.
+    """
 
     name = "loop.nest"
     pointers = var_operand_def(BaseAttr(PointerType))
     nest = prop_def(NestAttr)
     schedule = opt_prop_def(ScheduleAttr)
+    strides = opt_prop_def(DenseArrayBase)
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = "$pointers `:` $nest (`schedule` $schedule^)? attr-dict"
 
+    @property
+    def loop(self) -> ForOp | None:
+        """The loop around, if there is one."""
+        parent = self.parent_op()
+        return parent if isinstance(parent, ForOp) else None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """For each pointer how many elements it moves on with each iteration of the loop around."""
+        if self.strides is None:
+            return (0,) * len(self.pointers)
+        return tuple(int(n) for n in self.strides.get_values())
+
+    @property
+    def count(self) -> int:
+        """How often the nest is executed in a call of its kernel."""
+        return 1 if self.loop is None or self.loop.count is None else self.loop.count.value.data
+
     def verify_(self) -> None:
         nest = self.nest.data
         self._verify_algorithm()
+        if len(self.steps) != len(self.pointers):
+            raise VerifyException(f"needs a stride for each of the {len(self.pointers)} pointers")
+        if any(self.steps) and (self.loop is None or self.loop.count is None):
+            raise VerifyException("strides need a loop with a constant count around the nest")
         if len(self.pointers) != len(nest.operands):
             raise VerifyException(f"the nest has {len(nest.operands)} operands, not {len(self.pointers)}")
         dims = set(nest.extents)

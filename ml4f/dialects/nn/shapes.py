@@ -136,3 +136,15 @@ def reduce(x: Shape, axes: Sequence[int]) -> Shape:
     if len(set(axes)) != len(axes) or any(not 0 <= axis < len(x) for axis in axes):
         raise ValueError(f"axes {list(axes)} of {list(x)}")
     return tuple(n for axis, n in enumerate(x) if axis not in axes)
+
+
+def recurrent(gates: int, x: Shape, w: Shape, r: Shape, bias_: Shape, state: Shape) -> tuple[int, int]:
+    """Steps and units of x [steps, inputs], w [inputs, gates * units], r [units, gates * units]."""
+    if len(x) != 2 or len(w) != 2 or len(r) != 2 or x[1] != w[0] or r[1] != gates * r[0] or w[1] != r[1]:
+        raise ValueError(
+            f"needs x [steps, inputs], w [inputs, {gates} * units] and r [units, {gates} * units], "
+            f"not {list(x)}, {list(w)} and {list(r)}"
+        )
+    bias(r[1], bias_)
+    bias(r[0], state)
+    return x[0], r[0]

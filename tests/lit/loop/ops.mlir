@@ -20,6 +20,12 @@ builtin.module {
     loop.nest %x, %out : <parallel (d0 = 4) reduce (k = 2) mul x["2*d0 + k"], out["d0"] then prelu out, sub out, rdiv(1.000000e+00 : f64) initial 1.000000e+00 : f64>
     loop.nest %x, %out : <parallel (d0 = 4) reduce (k = 2) add x["2*d0 + k"], out["d0"]>
   }
+  loop.kernel @nest_in_a_loop(%x : arena, %out : arena) {
+    loop.for %t times 5 label "t" {
+      loop.nest %x, %out : <parallel (d0 = 4) copy x["d0"], out["d0"]> {strides = array<i64: 4, -4>}
+      loop.yield
+    }
+  }
   loop.kernel @indexed(%x : arena, %out : arena, %bounds : const) {
     loop.for %i times 4 label "oy" {
       %first = loop.load_byte %bounds[%i] {strides = array<i64: 2>, offset = 0 : i64, space = "const"}

@@ -67,3 +67,14 @@ func.func @main(%image : tensor<8x9x4xf32>, %vector : tensor<6xf32>) -> tensor<6
   %result = nn.reshape %row : tensor<6xf32>
   func.return %result : tensor<6xf32>
 }
+
+// CHECK-LABEL: func.func @recurrent
+func.func @recurrent(%x : tensor<5x2xf32>, %h : tensor<3xf32>, %w : tensor<2x12xf32>, %r : tensor<3x12xf32>, %b : tensor<12xf32>, %p : tensor<9xf32>, %gw : tensor<2x9xf32>, %gr : tensor<3x9xf32>, %rw : tensor<2x3xf32>, %rr : tensor<3x3xf32>) {
+  // CHECK-NEXT: %lstm = nn.lstm %x, %w, %r, %b, %h, %h, %p {activations = [#nn.act<"sigmoid">, #nn.act<"tanh">, #nn.act<"tanh">], reverse, sequence, cell} : tensor<6x3xf32>
+  %lstm = nn.lstm %x, %w, %r, %b, %h, %h, %p {activations = [#nn.act<"sigmoid">, #nn.act<"tanh">, #nn.act<"tanh">], reverse, sequence, cell} : tensor<6x3xf32>
+  // CHECK-NEXT: %gru = nn.gru %x, %gw, %gr, %p, %h, %h {activations = [#nn.act<"hard_sigmoid", 0.2, 0.5>, #nn.act<"tanh">], sequence} : tensor<5x3xf32>
+  %gru = nn.gru %x, %gw, %gr, %p, %h, %h {activations = [#nn.act<"hard_sigmoid", 0.2, 0.5>, #nn.act<"tanh">], sequence} : tensor<5x3xf32>
+  // CHECK-NEXT: %rnn = nn.rnn %x, %rw, %rr, %h, %h {activations = [#nn.act<"relu">]} : tensor<1x3xf32>
+  %rnn = nn.rnn %x, %rw, %rr, %h, %h {activations = [#nn.act<"relu">]} : tensor<1x3xf32>
+  func.return
+}

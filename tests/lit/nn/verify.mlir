@@ -108,3 +108,15 @@ func.func @main() {
   %w = nn.const {value = dense<1.0> : tensor<3xf32>} : tensor<4xf32>
   func.return
 }
+// -----
+// CHECK: needs x [steps, inputs], w [inputs, 3 * units] and r [units, 3 * units], not [5, 2], [2, 9] and [3, 12]
+func.func @main(%x : tensor<5x2xf32>, %h : tensor<3xf32>, %w : tensor<2x9xf32>, %r : tensor<3x12xf32>, %b : tensor<9xf32>) {
+  %y = nn.gru %x, %w, %r, %b, %h {activations = [#nn.act<"sigmoid">, #nn.act<"tanh">]} : tensor<1x3xf32>
+  func.return
+}
+// -----
+// CHECK: needs 3 activations, not 1
+func.func @main(%x : tensor<5x2xf32>, %h : tensor<3xf32>, %w : tensor<2x12xf32>, %r : tensor<3x12xf32>, %b : tensor<12xf32>) {
+  %y = nn.lstm %x, %w, %r, %b, %h, %h {activations = [#nn.act<"sigmoid">]} : tensor<1x3xf32>
+  func.return
+}
