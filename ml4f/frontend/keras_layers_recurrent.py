@@ -233,7 +233,7 @@ def time_distributed(c: LayerContext, inputs: Sequence[Value]) -> Value:
     inner = wrapped(c, "layer")
     kind = inner.layer.kind
     if kind in EVERY_STEP_ALIKE:
-        return LAYERS[kind](inner, [x])
+        return _single(LAYERS[kind](inner, [x]))
     if kind not in LAYERS or kind in WRAPPERS:
         raise Refused(f"a {kind[:80]} inside; take a layer that is supported without TimeDistributed")
     if x.shape[1] > MAX_STEPS:
@@ -242,13 +242,17 @@ def time_distributed(c: LayerContext, inputs: Sequence[Value]) -> Value:
     for step in range(x.shape[1]):
         numbers = [np.array([n], dtype=np.int64) for n in (step, step + 1, 1)]
         row = c.emit("Slice", [x, *numbers], (1, 1, *x.shape[2:])) if x.shape[1] > 1 else x
-        made = LAYERS[kind](inner, [c.reshape(row, (1, *x.shape[2:]))])
-        if not isinstance(made, Value):
-            (made,) = made
+        made = _single(LAYERS[kind](inner, [c.reshape(row, (1, *x.shape[2:]))]))
         results.append(c.reshape(made, (1, 1, *made.shape[1:])))
     if len(results) == 1:
         return results[0]
     return c.emit("Concat", results, (1, len(results), *results[0].shape[2:]), axis=1)
+
+
+def _single(made: Value | list[Value]) -> Value:
+    if isinstance(made, Value):
+        return made
+    return made[0]
 
 
 MAX_STEPS = 64

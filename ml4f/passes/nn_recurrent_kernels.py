@@ -21,7 +21,7 @@ from ml4f.dialects.loop.attributes import NestAttr, PointerType
 from ml4f.dialects.loop.structure import KernelOp, NestOp, YieldOp, make_for
 from ml4f.dialects.loop.values import INDEX
 from ml4f.dialects.nn import ActAttr, numbers
-from ml4f.dialects.nn.recurrent_ops import GruOp, LstmOp, RecurrentOp
+from ml4f.dialects.nn.recurrent_ops import GruOp, LstmOp, RecurrentOp, RnnOp
 from ml4f.errors import InternalError
 from ml4f.passes.convert_nn_to_loop import Converter, Place, call_attributes, layer_of
 from ml4f.passes.nn_rewriting import const_array
@@ -242,7 +242,7 @@ def _gru(c: Converter, op: GruOp) -> None:
     made.finish(last, op.results[0].type.get_shape()[0])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _rnn(c: Converter, op: RecurrentOp) -> None:
+def _rnn(c: Converter, op: RnnOp) -> None:
     made, n = _Recurrence(c, op), op.units
     sums, h = made.part(0), made.part(1)
     made.start(op.initial_h, 1)

@@ -164,7 +164,7 @@ class NestOp(IRDLOperation):
         """For each pointer how many elements it moves on with each iteration of the loop around."""
         if self.strides is None:
             return (0,) * len(self.pointers)
-        return tuple(int(n) for n in self.strides.get_values())
+        return tuple(int(n) for n in self.strides.get_values())  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     def count(self) -> int:
