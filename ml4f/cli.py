@@ -249,7 +249,7 @@ def compile_command(options: argparse.Namespace) -> None:
         evaluation = None
         if sample_file is not None:
             _progress(f"{compilation.name}: evaluating")
-            evaluation = compilation.evaluate(sample_file.samples(compilation.input_shape, compilation.outputs))
+            evaluation = compilation.evaluate(sample_file.samples_for(compilation.code.header))
     finally:
         _progress("")
     elsewhere = {Path(options.save_onnx): compilation.proto.SerializeToString()} if options.save_onnx else {}
@@ -283,27 +283,24 @@ def _load(path: str) -> Machine:
     return Machine(data, path)
 
 
-def _run(machine: Machine, inputs: np.ndarray) -> np.ndarray:
-    """The output for one input. What goes wrong in a file that somebody gave us is the file's fault."""
+def _run(machine: Machine, inputs: Any) -> list[np.ndarray]:
+    """The outputs for one run. What goes wrong in a file that somebody gave us is the file's fault."""
     try:
-        return machine.run(inputs)
+        return machine.run_all(inputs)
     except InternalError as error:
         raise Ml4fError(f"{error}; the object is damaged, or not of this compiler") from None
 
 
 def eval_command(options: argparse.Namespace) -> None:
     """`ml4f eval OBJECT FILE`."""
-    from math import prod
-
-    from ml4f.evaluation import evaluate, read_samples
+    from ml4f.evaluation import SampleFile, evaluate
     from ml4f.profile import profile, typical_input
     from ml4f.report import cycles_line, size_line
 
     machine = _load(options.object)
     header = machine.header
-    outputs = prod(header.output_shape)
-    samples = read_samples(options.file, header.input_shape, outputs)
-    evaluation = evaluate(samples, lambda x: _run(machine, x), outputs)
+    samples = SampleFile.read(options.file).samples_for(header)
+    evaluation = evaluate(samples, lambda x: _run(machine, x)[0], header.outputs[0].elements)
     cycles = profile(machine, typical_input(machine)).total
     code = header.weights_offset - header.header_bytes
     test = header.object_bytes - header.test_input_offset if header.test_input_offset else 0
@@ -327,17 +324,27 @@ def run_command(options: argparse.Namespace) -> None:
     import numpy as np
 
     machine = _load(options.object)
-    output = np.ravel(_run(machine, read_input(options.input)))
+    header = machine.header
+    outputs = [np.ravel(y) for y in _run(machine, read_input(options.input, [t.name for t in header.inputs]))]
+    names = [tensor.name for tensor in header.outputs] if len(outputs) > 1 else []
     if options.json:
-        print(json.dumps([float(value) if np.isfinite(value) else str(value) for value in output]))
-    elif options.hex:
-        print("\n".join(f"{bits:08x}" for bits in output.view(np.uint32)))
-    else:
-        print("\n".join(str(value) for value in output))
+        lists = [[value.item() if np.isfinite(value) else str(value) for value in output] for output in outputs]
+        print(json.dumps(dict(zip(names, lists, strict=True)) if names else lists[0]))
+        return
+    for index, output in enumerate(outputs):
+        if names:
+            print(f"{names[index]}:")
+        if options.hex:
+            print("\n".join(f"{bits:08x}" for bits in output.view(np.uint32)))
+        else:
+            print("\n".join(str(value) for value in output))
 
 
-def read_input(source: str) -> np.ndarray:
-    """One input: JSON numbers (nested as you like), .npy, .npz with `x`, or - for JSON on standard input."""
+def read_input(source: str, names: Sequence[str] = ()) -> Any:
+    """One run's input: JSON numbers (nested as you like), .npy, .npz with `x`, or - for JSON on standard input.
+
+    names: of several inputs; the file then has an entry for each, and the result is a mapping.
+    """
     import numpy as np
 
     try:
@@ -349,6 +356,8 @@ def read_input(source: str) -> np.ndarray:
         else:
             loaded = json.loads(path.read_text(encoding="utf-8"))
         is_named = isinstance(loaded, dict) or path.suffix == ".npz"
+        if is_named and len(names) > 1:
+            return {name: np.asarray(loaded[name], dtype=np.float32) for name in names}
         return np.asarray(loaded["x"] if is_named else loaded, dtype=np.float32)
     except OSError as error:
         raise Ml4fError(f"{source}: cannot be read: {error.strerror or error}") from None

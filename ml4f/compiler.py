@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
@@ -96,24 +96,31 @@ class Compilation:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Without the batch."""
+        """Of the first input, without the batch."""
         return self.code.header.input_shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Without the batch."""
+        """Of the first output, without the batch."""
         return self.code.header.output_shape
 
     @property
     def outputs(self) -> int:
-        """The number of output values."""
+        """The number of values of the first output."""
         return prod(self.output_shape)
 
-    def predict(self, x: Any) -> np.ndarray:
+    def predict(self, x: Any) -> Any:
         """The network's output, computed by the machine code in an emulator.
 
         x: one input of the model's shape, or a batch [n, …] of them; the result has the same batching.
+        Models with several inputs take a list of arrays or a mapping from names, without a batch; models with several
+        outputs return a mapping from names.
         """
+        header = self.code.header
+        if len(header.outputs) > 1:
+            return dict(zip([tensor.name for tensor in header.outputs], self.machine.run_all(x), strict=True))
+        if len(header.inputs) > 1 or isinstance(x, Mapping):
+            return self.machine.run(x)
         x = np.asarray(x, dtype=np.float32)
         shape = self.input_shape
         is_batch = x.ndim in (2, len(shape) + 1) and fits(x.shape[1:], shape)
@@ -143,7 +150,7 @@ class Compilation:
 
     def read_samples(self, path: str | Path) -> evaluations.Samples:
         """Labelled samples for `evaluate`."""
-        return evaluations.read_samples(path, self.input_shape, self.outputs)
+        return evaluations.SampleFile.read(path).samples_for(self.code.header)
 
     def evaluate(self, samples: evaluations.Samples) -> evaluations.Evaluation:
         """Accuracy on labelled samples, computed by the machine code."""
@@ -364,7 +371,7 @@ def nn_notes(module: ModuleOp) -> tuple[str, ...]:
 def _test_data(binary: bytes, name: str) -> tuple[bytes, bytes]:
     machine = Machine(binary, name)
     x = typical_input(machine)
-    return x.astype("<f4").tobytes(), machine.run(x).astype("<f4").tobytes()
+    return x.astype("<f4").tobytes(), b"".join(y.tobytes() for y in machine.run_all(x))
 
 
 def file_name(name: str) -> str:

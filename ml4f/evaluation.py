@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ml4f.backend.thumb.image import Header
 from ml4f.errors import Ml4fError
 from ml4f.machine import fits
 
@@ -19,6 +20,9 @@ THRESHOLD = 0.5
 """A network with a single output, or with independent labels, says yes above it."""
 SUM_TOLERANCE = 1e-3
 """By how much the probabilities of a soft label may miss one."""
+
+FEWEST_NAMED = 3
+"""Entries of a file for a model with several inputs: two of them, and the labels."""
 
 Task = Literal["classes", "labels", "values"]
 
@@ -82,14 +86,36 @@ class SampleFile:
     """The arrays of a file, as they are."""
 
     path: Path
-    x: np.ndarray
-    y: np.ndarray
+    arrays: Mapping[str, np.ndarray]
 
     @classmethod
     def read(cls, path: str | Path) -> SampleFile:
-        """`{"x": [...], "y": [...]}` JSON, or an .npz with x and y. Raises Ml4fError."""
+        """`{"x": [...], "y": [...]}` JSON, or an .npz with x and y; or an entry an input. Raises Ml4fError."""
         path = Path(path)
-        return cls(path, *_read_arrays(path))
+        return cls(path, _read_arrays(path))
+
+    def samples_for(self, header: Header) -> Samples:
+        """The samples for an object. Of several inputs each is an entry of its name; y may be named like the output."""
+        outputs = header.outputs[0].elements
+        if len(header.inputs) == 1:
+            return self.samples(header.input_shape, outputs)
+        names = [tensor.name for tensor in header.inputs]
+        missing = [name for name in names if name not in self.arrays]
+        if missing:
+            raise Ml4fError(f"{self.path}: has no {' and no '.join(missing)}; the model takes {', '.join(names)}")
+        parts = []
+        for tensor in header.inputs:
+            array = self.arrays[tensor.name]
+            wanted = [len(np.atleast_1d(self.arrays[names[0]])), *tensor.shape]
+            if array.ndim == 0 or not fits(array.shape[1:], tensor.shape) or len(array) != wanted[0]:
+                shape = list(array.shape)
+                raise Ml4fError(f"{self.path}: {tensor.name} has shape {shape}, but the model takes {wanted}")
+            parts.append(array.reshape(len(array), -1))
+        y = self.arrays.get("y", self.arrays.get(header.outputs[0].name))
+        if y is None:
+            raise Ml4fError(f"{self.path}: has no y and no {header.outputs[0].name}, the labels")
+        joined = SampleFile(self.path, {"x": np.concatenate(parts, axis=1), "y": y})
+        return joined.samples((header.input_elements,), outputs)
 
     def samples(self, input_shape: tuple[int, ...], outputs: int) -> Samples:
         """The samples for a model; Ml4fError says what does not fit it, with both shapes.
@@ -98,7 +124,10 @@ class SampleFile:
         has outputs: one-hot or probabilities (classes), zeros and ones (independent labels), or anything else (values).
         A single output whose values are all zero or one is one of two classes, above or below 0.5.
         """
-        path, x, y = self.path, self.x, self.y
+        missing = [key for key in ("x", "y") if key not in self.arrays]
+        if missing:
+            raise Ml4fError(f"{self.path}: has no {' and no '.join(missing)}; wanted: x, the inputs, and y, the labels")
+        path, x, y = self.path, self.arrays["x"], self.arrays["y"]
         if x.ndim == 0 or x.size == 0:
             raise Ml4fError(f"{path}: x holds no samples")
         if not fits(x.shape[1:], input_shape):
@@ -115,25 +144,32 @@ class SampleFile:
         return Samples(x.reshape(len(x), -1).astype(np.float32), labels, task)
 
 
-def read_samples(path: str | Path, input_shape: tuple[int, ...], outputs: int) -> Samples:
-    """The samples of a file for a model: `SampleFile.read(path).samples(input_shape, outputs)`."""
-    return SampleFile.read(path).samples(input_shape, outputs)
+def _numeric(entries: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The entries as arrays; what is neither x nor y may be something else, and is left out then."""
+    arrays = {}
+    for key, value in entries.items():
+        try:
+            arrays[key] = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            if key in ("x", "y"):
+                raise
+    return arrays
 
 
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise Ml4fError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as data:
-                entries = {key: np.asarray(data[key], dtype=np.float64) for key in ("x", "y") if key in data}
+                entries = _numeric(data)
         else:
             loaded = json.loads(path.read_text(encoding="utf-8"))
-            entries = {key: np.asarray(loaded[key], dtype=np.float64) for key in ("x", "y") if key in loaded}
+            entries = _numeric(loaded) if isinstance(loaded, dict) else {}
         missing = [key for key in ("x", "y") if key not in entries]
-        if missing:
+        if missing and len(entries) < FEWEST_NAMED:
             raise Ml4fError(f"{path}: has no {' and no '.join(missing)}; wanted: x, the inputs, and y, the labels")
-        return entries["x"], entries["y"]
+        return entries
     except Ml4fError:
         raise
     except OSError as error:

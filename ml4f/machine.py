@@ -7,14 +7,15 @@ mapped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import unicorn
 from unicorn import arm_const
 
-from ml4f.backend.thumb.image import Header, parse_header
+from ml4f.backend.thumb.image import INT32, Header, TensorInfo, parse_header
 from ml4f.errors import InternalError, Ml4fError
 
 PAGE = 0x1000
@@ -64,24 +65,70 @@ class Machine:
         self.arena = ARENA_BASE + GUARD
         self.pattern = NAN_PATTERN.to_bytes(4, "little") * (self.arena_span // 4)
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
-        """The network's output for one input (elements in the header's order)."""
-        values = self.checked_input(inputs)
-        self.prepare()
-        self.write_arena(self.header.input_offset, values.tobytes())
-        self.call(OBJECT_BASE + self.header.entry)
-        return self.read_floats(self.header.output_offset, self.header.output_shape)
+    def run(self, inputs: Any) -> np.ndarray:
+        """The first output for one run: of one array, or of several by position or by name (see `arranged`)."""
+        return self.run_all(inputs)[0]
 
-    def checked_input(self, inputs: np.ndarray) -> np.ndarray:
-        """The input as float32, or an error about its size."""
-        values = np.asarray(inputs, dtype="<f4")
-        wanted = self.header.input_shape
-        if not fits(values.shape, wanted):
+    def run_all(self, inputs: Any) -> list[np.ndarray]:
+        """All outputs for one run."""
+        values = self.checked_inputs(inputs)
+        self.prepare()
+        self.write_inputs(values)
+        self.call(OBJECT_BASE + self.header.entry)
+        return self.read_outputs()
+
+    def write_inputs(self, values: Sequence[np.ndarray]) -> None:
+        """Put checked inputs where the header says."""
+        for tensor, array in zip(self.header.inputs, values, strict=True):
+            self.write_arena(tensor.offset, array.tobytes())
+
+    def read_outputs(self) -> list[np.ndarray]:
+        """The outputs as they lie in the arena."""
+        return [self.read_tensor(tensor) for tensor in self.header.outputs]
+
+    def checked_inputs(self, inputs: Any) -> list[np.ndarray]:
+        """The inputs as flat float32 in the header's order, or an error about their names or sizes."""
+        given = self.arranged(inputs)
+        values = []
+        for index, (tensor, array) in enumerate(zip(self.header.inputs, given, strict=True)):
+            floats = np.asarray(array, dtype="<f4")
+            if not fits(floats.shape, tensor.shape):
+                which = "the input" if len(given) == 1 else f"input {tensor.name or index}"
+                raise Ml4fError(
+                    f"{self.name}: {which} has shape {list(floats.shape)}, {floats.size} values; "
+                    f"the model takes shape {list(tensor.shape)}, {tensor.elements} values, also as a flat list"
+                )
+            values.append(floats.ravel())
+        return values
+
+    def arranged(self, inputs: Any) -> list[Any]:
+        """One array an input: from a mapping by name, a list or tuple of as many arrays as inputs, or one array.
+
+        That array is the only input, or the elements of all inputs one behind the other.
+        """
+        tensors = self.header.inputs
+        names = [tensor.name or str(index) for index, tensor in enumerate(tensors)]
+        if isinstance(inputs, Mapping):
+            if set(inputs) != set(names):
+                raise Ml4fError(
+                    f"{self.name}: inputs {', '.join(sorted(inputs))} given, the model takes {', '.join(names)}"
+                )
+            return [inputs[name] for name in names]
+        if len(tensors) == 1:
+            return [inputs[0] if isinstance(inputs, list | tuple) and len(inputs) == 1 else inputs]
+        if isinstance(inputs, np.ndarray) and inputs.shape == (self.header.input_elements,):
+            return self.split(inputs)
+        if not isinstance(inputs, list | tuple) or len(inputs) != len(tensors):
             raise Ml4fError(
-                f"{self.name}: the input has shape {list(values.shape)}, {values.size} values; "
-                f"the model takes shape {list(wanted)}, {prod(wanted)} values, also as a flat list"
+                f"{self.name}: the model takes {len(tensors)} inputs ({', '.join(names)}); give one array each"
             )
-        return values.ravel()
+        return list(inputs)
+
+    def split(self, x: np.ndarray) -> list[np.ndarray]:
+        """All inputs, in their shapes, from their elements one behind the other."""
+        ends = np.cumsum([tensor.elements for tensor in self.header.inputs])[:-1]
+        parts = np.split(np.ravel(x), ends)
+        return [part.reshape(tensor.shape) for tensor, part in zip(self.header.inputs, parts, strict=True)]
 
     def prepare(self) -> None:
         """Fill the arena and the stack with the NaN pattern."""
@@ -91,6 +138,12 @@ class Machine:
     def write_arena(self, offset: int, data: bytes) -> None:
         """Write bytes at an offset in the arena."""
         self.uc.mem_write(self.arena + offset, data)
+
+    def read_tensor(self, tensor: TensorInfo) -> np.ndarray:
+        """An input or output, in its type."""
+        data = self.uc.mem_read(self.arena + tensor.offset, tensor.bytes)
+        kind = "<i4" if tensor.type == INT32 else "<f4"
+        return np.frombuffer(bytes(data), kind).reshape(tensor.shape).copy()
 
     def read_floats(self, offset: int, shape: Sequence[int]) -> np.ndarray:
         """Float32 elements at an offset in the arena."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from typing import Any
 
 import numpy as np
 import unicorn
@@ -24,7 +24,7 @@ INPUT_SEED = 7
 
 @dataclass(frozen=True)
 class Profile:
-    """`total` cycles from entry to return; `calls[i]` those of call i, address computation included; the output."""
+    """`total` cycles from entry to return; `calls[i]` those of call i and its addresses; the first output."""
 
     total: int
     calls: tuple[int, ...]
@@ -32,17 +32,16 @@ class Profile:
 
 
 def typical_input(machine: Machine) -> np.ndarray:
-    """What cycles are counted on unless told otherwise: seeded, normally distributed. Few kernels' cycles depend on
-    values.
+    """What cycles are counted on unless told otherwise: all inputs as one flat array, seeded, normally distributed.
+
+    Few kernels' cycles depend on values.
     """
-    size = prod(machine.header.input_shape)
+    size = machine.header.input_elements
     return np.random.default_rng(INPUT_SEED).standard_normal(size).astype(np.float32)
 
 
-def profile(
-    machine: Machine, inputs: np.ndarray, calls: Sequence[CallSite] = (), rules: HazardRules = M4_RULES
-) -> Profile:
-    """Run once and count. Code outside of all calls (prologue, return) counts in the total only."""
+def profile(machine: Machine, inputs: Any, calls: Sequence[CallSite] = (), rules: HazardRules = M4_RULES) -> Profile:
+    """Run once (`inputs` as for `Machine.run`) and count. Code outside of all calls counts in the total only."""
     starts = [OBJECT_BASE + site.start for site in calls]
     entry_end = OBJECT_BASE + calls[-1].end if calls else 0
     first = OBJECT_BASE + machine.header.entry

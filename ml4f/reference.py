@@ -29,8 +29,10 @@ class Reference:
         self._session = _onnxruntime_session(self.proto)
 
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """All tensors by name, the inputs included. inputs: in the graph's order, batch included."""
-        fed = dict(zip(self.inputs, inputs, strict=True))
+        """All tensors by name, the inputs included. inputs: in the graph's order, with or without a batch of one."""
+        declared = {entry.name: entry for entry in self.proto.graph.input}
+        shaped = [_declared(x, declared[name]) for name, x in zip(self.inputs, inputs, strict=True)]
+        fed = dict(zip(self.inputs, shaped, strict=True))
         names = [entry.name for entry in self.proto.graph.output]
         if self._session is not None:
             types = {entry.name: entry.type for entry in self._session.get_inputs()}
@@ -39,6 +41,12 @@ class Reference:
         else:
             values = _evaluator(self.proto).run(names, fed)
         return {**fed, **dict(zip(names, values, strict=True))}
+
+
+def _declared(x: np.ndarray, entry: onnx.ValueInfoProto) -> np.ndarray:
+    """With the shape that the graph declares, free dimensions taken as one, if it has as many elements."""
+    shape = [dim.dim_value or 1 for dim in entry.type.tensor_type.shape.dim]
+    return x.reshape(shape) if np.prod(shape, dtype=int) == x.size else x
 
 
 def _as_type(value: np.ndarray, kind: str) -> np.ndarray:

@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 import unicorn
@@ -60,7 +59,7 @@ def loop_reports(code: ObjectCode, name: str = "object") -> list[LoopReport]:
     """Every loop of the object, in the order of its code, measured on one run with seeded normal inputs."""
     loops = _loops(code.layout)
     machine = Machine(code.binary, name)
-    x = np.random.default_rng(INPUT_SEED).standard_normal(prod(machine.header.input_shape)).astype(np.float32)
+    x = np.random.default_rng(INPUT_SEED).standard_normal(machine.header.input_elements).astype(np.float32)
     edges = count_blocks(machine, x)
     ends = {address: address + size for _, address, size in edges}
     counter = CycleCounter(machine.binary, M4_RULES, OBJECT_BASE)

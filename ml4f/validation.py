@@ -18,6 +18,7 @@ from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, IntegerAttr, String
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
+from ml4f.backend.thumb.image import INT32, TensorInfo
 from ml4f.backend.thumb.layout import CallSite
 from ml4f.dialects.nn import SourceAttr, shape_of
 from ml4f.errors import InternalError, ValidationError
@@ -111,7 +112,7 @@ def validate(compilation: Compilation, progress: Callable[[str], None] = lambda 
     progress(f"{compilation.name}: validating the network")
     if compilation.options.float16:
         check_import(compilation, reference)
-    for x in seeded_inputs(prod(compilation.input_shape), runs_for(work)):
+    for x in seeded_inputs(compilation.machine.header.input_elements, runs_for(work)):
         check_prefixes(compilation, layers, reference, x)
     for index, layer in enumerate(layers):
         progress(f"{compilation.name}: validating layer {index + 1} of {len(layers)}, {layer.name}")
@@ -148,10 +149,11 @@ def check_import(compilation: Compilation, reference: Reference) -> None:
     module = import_onnx(compilation.proto, compilation.name)
     passes = [p for p in compilation.options.pipeline() if p.startswith("nn-") and p != "nn-round-weights"]
     run_passes(module, tuple(passes))
-    for x in seeded_inputs(prod(compilation.input_shape), 2):
-        result = np.ravel(run_nn(module, [x.reshape(compilation.input_shape)])[0])
-        expected = Expectations(compilation, reference, x, rounded=False).output()
-        compare(result, expected, f"{compilation.name}: the imported model")
+    for x in seeded_inputs(compilation.machine.header.input_elements, 2):
+        results = run_nn(module, compilation.machine.split(x))
+        expected = Expectations(compilation, reference, x, rounded=False).outputs()
+        for result, wanted, tensor in zip(results, expected, compilation.machine.header.outputs, strict=True):
+            compare(output_values(result, tensor), wanted, f"{compilation.name}: the imported model")
 
 
 def check_prefixes(compilation: Compilation, layers: list[Layer], reference: Reference, x: np.ndarray) -> None:
@@ -159,7 +161,7 @@ def check_prefixes(compilation: Compilation, layers: list[Layer], reference: Ref
     machine, name = compilation.machine, compilation.name
     expected = Expectations(compilation, reference, x, rounded=compilation.options.float16)
     machine.prepare()
-    machine.write_arena(machine.header.input_offset, x.tobytes())
+    machine.write_inputs(machine.split(x))
     position = OBJECT_BASE + machine.header.entry
     machine.begin()
     for layer in layers:
@@ -176,27 +178,30 @@ def check_prefixes(compilation: Compilation, layers: list[Layer], reference: Ref
         machine.resume(position, STOP_ADDRESS)
         machine.check_preserved()
         machine.check_guards()
-    final = np.ravel(machine.read_floats(machine.header.output_offset, machine.header.output_shape))
-    compare(final, expected.output(), f"{name}: the network's output")
+    for index, (final, wanted) in enumerate(zip(machine.read_outputs(), expected.outputs(), strict=True)):
+        which = f"output {expected.names[index]}" if index else "output"
+        compare(np.ravel(final), wanted, f"{name}: the network's {which}")
 
 
 class Expectations:
-    """What each layer should produce for one input: by the reference, or by numpy with the code's rounded weights."""
+    """What each layer should produce for inputs `x`: by the reference, or by numpy with the code's rounded weights."""
 
     def __init__(self, compilation: Compilation, reference: Reference, x: np.ndarray, rounded: bool):
         self.tensors: dict[str, np.ndarray] = {}
         self.values: list[np.ndarray] = []
-        self.name = compilation.proto.graph.output[0].name
-        self.result: np.ndarray | None = None
+        self.names = [entry.name for entry in compilation.proto.graph.output]
+        self.infos = compilation.machine.header.outputs
+        self.results: list[np.ndarray] | None = None
+        inputs = compilation.machine.split(x)
         if rounded:
 
             def observe(op: Operation, value: np.ndarray) -> None:
                 if op.name not in FREE_OPS:
                     self.values.append(np.ravel(value))
 
-            self.result = np.ravel(run_nn(compilation.nn_module, [x.reshape(compilation.input_shape)], observe)[0])
+            self.results = run_nn(compilation.nn_module, inputs, observe)
         else:
-            self.tensors = reference.run([x.reshape(1, *compilation.input_shape)])
+            self.tensors = reference.run(inputs)
 
     def of(self, layer: Layer) -> np.ndarray | None:
         """A layer's output in memory order; None if it is no tensor of the ONNX model."""
@@ -214,9 +219,17 @@ class Expectations:
             tensor = np.take(tensor, kept.get_values(), axis=-1)
         return np.ravel(tensor) if tensor.size == prod(layer.shape) else None
 
-    def output(self) -> np.ndarray:
-        """The network's output."""
-        return self.result if self.result is not None else np.ravel(self.tensors[self.name])
+    def outputs(self) -> list[np.ndarray]:
+        """The network's outputs, flat."""
+        if self.results is not None:
+            return [output_values(value, tensor) for value, tensor in zip(self.results, self.infos, strict=True)]
+        return [np.ravel(self.tensors[name]) for name in self.names]
+
+
+def output_values(result: np.ndarray, tensor: TensorInfo) -> np.ndarray:
+    """An output of the nn level, flat; of integers it holds the bits."""
+    flat = np.ravel(result)
+    return flat.view(np.int32) if tensor.type == INT32 else flat
 
 
 def check_alone(compilation: Compilation, layer: Layer) -> None:

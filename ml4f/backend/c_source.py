@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ml4f.backend.thumb.image import FLOAT32, INT32, MAGIC_2, TensorInfo, parse_header
 from ml4f.errors import Ml4fError
 
 _MAGIC = (0x30470F62, 0x46344C4D)
@@ -23,8 +24,22 @@ _HEX = tuple(f"0x{byte:02x}," for byte in range(256))
 
 
 @dataclass(frozen=True)
+class _Tensor:
+    """An input or output; `name` follows `input_` or `output_`, empty where there is one of each."""
+
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+    c_type: str = "float"
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
 class _Header:
-    """The words of a version-1 header that C code needs; offsets and sizes in bytes, shapes in elements."""
+    """The words of a header that C code needs; offsets and sizes in bytes, shapes in elements."""
 
     header_size: int
     object_size: int
@@ -32,10 +47,8 @@ class _Header:
     test_input_offset: int
     test_output_offset: int
     arena_bytes: int
-    input_offset: int
-    output_offset: int
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    inputs: tuple[_Tensor, ...]
+    outputs: tuple[_Tensor, ...]
 
 
 def _read_shapes(words: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -52,6 +65,8 @@ def _read_header(object_bytes: bytes) -> _Header:
     if len(object_bytes) < 4 * _FIXED_WORDS:
         raise Ml4fError(f"object: {len(object_bytes)} bytes are too few for a header of {4 * _FIXED_WORDS}")
     fixed = struct.unpack_from(f"<{_FIXED_WORDS}I", object_bytes)
+    if fixed[:2] == MAGIC_2:
+        return _read_header_2(object_bytes)
     if fixed[:2] != _MAGIC:
         raise Ml4fError(f"object: magic is {fixed[0]:#010x} {fixed[1]:#010x}, not that of an ml4f object")
     header_size, object_size = fixed[2:4]
@@ -73,11 +88,32 @@ def _read_header(object_bytes: bytes) -> _Header:
         test_input_offset=fixed[5],
         test_output_offset=fixed[6],
         arena_bytes=fixed[7],
-        input_offset=fixed[8],
-        output_offset=fixed[10],
-        input_shape=input_shape,
-        output_shape=output_shape,
+        inputs=(_Tensor("", fixed[8], input_shape),),
+        outputs=(_Tensor("", fixed[10], output_shape),),
     )
+
+
+def _read_header_2(object_bytes: bytes) -> _Header:
+    header = parse_header(object_bytes)
+    return _Header(
+        header_size=header.header_bytes,
+        object_size=header.object_bytes,
+        weights_offset=header.weights_offset,
+        test_input_offset=header.test_input_offset,
+        test_output_offset=header.test_output_offset,
+        arena_bytes=header.arena_bytes,
+        inputs=_named(header.inputs),
+        outputs=_named(header.outputs),
+    )
+
+
+def _named(tensors: Sequence[TensorInfo]) -> tuple[_Tensor, ...]:
+    """With names that differ as C identifiers: the model's, or numbers where those are empty or alike."""
+    names = [re.sub(r"[^A-Za-z0-9]+", "_", tensor.name).strip("_") for tensor in tensors]
+    if "" in names or len({name.upper() for name in names}) < len(names):
+        names = [str(index) for index in range(len(tensors))]
+    types = {FLOAT32: "float", INT32: "int32_t"}
+    return tuple(_Tensor(n, t.offset, t.shape, types[t.type]) for n, t in zip(names, tensors, strict=True))
 
 
 def c_identifier(name: str) -> str:
@@ -118,15 +154,17 @@ def _constants(header: _Header, prefix: str) -> str:
         ("TEST_OUTPUT_OFFSET", header.test_output_offset, "in the object, bytes; 0: there is none"),
         ("ARENA_BYTES", header.arena_bytes, ""),
         ("ARENA_WORDS", (header.arena_bytes + 3) // 4, "as many floats make an arena"),
-        ("INPUT_OFFSET", header.input_offset, "in the arena, bytes"),
-        ("INPUT_ELEMENTS", math.prod(header.input_shape), "floats"),
-        ("INPUT_RANK", len(header.input_shape), ""),
-        ("INPUT_SHAPE", _shape(header.input_shape), "channels last, no batch dimension, 0 at the end"),
-        ("OUTPUT_OFFSET", header.output_offset, "in the arena, bytes"),
-        ("OUTPUT_ELEMENTS", math.prod(header.output_shape), "floats"),
-        ("OUTPUT_RANK", len(header.output_shape), ""),
-        ("OUTPUT_SHAPE", _shape(header.output_shape), ""),
     ]
+    for kind, tensors in (("INPUT", header.inputs), ("OUTPUT", header.outputs)):
+        for tensor in tensors:
+            key = f"{kind}_{tensor.name.upper()}".rstrip("_")
+            remark = "as the model has it, no batch dimension, 0 at the end" if kind == "INPUT" else ""
+            rows += [
+                (f"{key}_OFFSET", tensor.offset, "in the arena, bytes"),
+                (f"{key}_ELEMENTS", tensor.elements, "floats" if tensor.c_type == "float" else tensor.c_type),
+                (f"{key}_RANK", len(tensor.shape), ""),
+                (f"{key}_SHAPE", _shape(tensor.shape), remark),
+            ]
     lines = []
     for key, value, remark in rows:
         literal = f"{value}u" if isinstance(value, int) else str(value)
@@ -134,29 +172,51 @@ def _constants(header: _Header, prefix: str) -> str:
     return "\n".join(lines)
 
 
-def _usage(identifier: str, prefix: str) -> str:
+def _usage(header: _Header, identifier: str, prefix: str) -> str:
+    lines = [f"static float arena[{prefix}_ARENA_WORDS];", ""]
+    for tensor in header.inputs:
+        name = f"input_{tensor.name}".rstrip("_")
+        lines += [
+            f"for (i = 0; i < {prefix}_{name.upper()}_ELEMENTS; i++)",
+            f"    {identifier}_{name}(arena)[i] = ...;",
+        ]
+    lines.append(f"{identifier}_run(arena);")
+    for tensor in header.outputs:
+        name = f"output_{tensor.name}".rstrip("_")
+        lines.append(f"... = {identifier}_{name}(arena)[0 .. {prefix}_{name.upper()}_ELEMENTS - 1];")
+    usage = "\n".join(f"    {line}".rstrip() for line in lines)
     return f"""
-    static float arena[{prefix}_ARENA_WORDS];
-
-    for (i = 0; i < {prefix}_INPUT_ELEMENTS; i++)
-        {identifier}_input(arena)[i] = ...;
-    {identifier}_run(arena);
-    ... = {identifier}_output(arena)[0 .. {prefix}_OUTPUT_ELEMENTS - 1];
+{usage}
 
 The arena is word aligned and keeps nothing from one run to the next; a run may overwrite the input.
 Enable the FPU first."""
 
 
-def _functions(identifier: str, prefix: str) -> str:
-    return f"""\
-/* Where the input goes, and where the output is after a run. */
-static inline float *{identifier}_input(void *arena) {{
-    return (float *)(void *)((unsigned char *)arena + {prefix}_INPUT_OFFSET);
-}}
+def _accessors(header: _Header, identifier: str, prefix: str) -> str:
+    parts = []
+    for tensor in header.inputs:
+        name = f"input_{tensor.name}".rstrip("_")
+        parts.append(f"""\
+static inline {tensor.c_type} *{identifier}_{name}(void *arena) {{
+    return ({tensor.c_type} *)(void *)((unsigned char *)arena + {prefix}_{name.upper()}_OFFSET);
+}}""")
+    for tensor in header.outputs:
+        name = f"output_{tensor.name}".rstrip("_")
+        parts.append(f"""\
+static inline const {tensor.c_type} *{identifier}_{name}(const void *arena) {{
+    return (const {tensor.c_type} *)(const void *)((const unsigned char *)arena + {prefix}_{name.upper()}_OFFSET);
+}}""")
+    return "\n\n".join(parts)
 
-static inline const float *{identifier}_output(const void *arena) {{
-    return (const float *)(const void *)((const unsigned char *)arena + {prefix}_OUTPUT_OFFSET);
-}}
+
+def _functions(header: _Header, identifier: str, prefix: str) -> str:
+    one = len(header.inputs) == len(header.outputs) == 1
+    places = (
+        "Where the input goes, and where the output is" if one else "Where the inputs go, and where the outputs are"
+    )
+    return f"""\
+/* {places} after a run. */
+{_accessors(header, identifier, prefix)}
 
 /* 0, or -1 where the processor is no Arm or the arena is not word aligned. */
 static inline int {identifier}_run(void *arena) {{
@@ -179,19 +239,19 @@ static inline int {identifier}_run(void *arena) {{
 def c_header(object_bytes: bytes, name: str, summary: str) -> str:
     """The text of `<name>.h`: constants `<NAME>_…` and, inline, `<name>_input`, `<name>_output` and `<name>_run`.
 
-    `summary` (any text) becomes part of the comment on top. Raises Ml4fError if `object_bytes` is no version-1 object.
+    `summary` (any text) becomes part of the comment on top. Raises Ml4fError if `object_bytes` is no object.
     """
     header = _read_header(object_bytes)
     identifier = c_identifier(name)
     prefix = identifier.upper()
     parts = [
-        _comment(_title(name), "", summary, _usage(identifier, prefix)),
+        _comment(_title(name), "", summary, _usage(header, identifier, prefix)),
         f"#ifndef {prefix}_MODEL_H\n#define {prefix}_MODEL_H",
         "#include <stdint.h>",
         '#ifdef __cplusplus\nextern "C" {\n#endif',
         _constants(header, prefix),
         f"extern const unsigned char {identifier}_model[{prefix}_OBJECT_BYTES];",
-        _functions(identifier, prefix),
+        _functions(header, identifier, prefix),
         "#ifdef __cplusplus\n}\n#endif",
         "#endif",
     ]
@@ -201,7 +261,7 @@ def c_header(object_bytes: bytes, name: str, summary: str) -> str:
 def c_source(object_bytes: bytes, name: str, summary: str) -> str:
     """The text of `<name>.c`: the object as `const unsigned char <name>_model[]`, aligned to 16 bytes.
 
-    `summary` (any text) becomes part of the comment on top. Raises Ml4fError if `object_bytes` is no version-1 object.
+    `summary` (any text) becomes part of the comment on top. Raises Ml4fError if `object_bytes` is no object.
     """
     header = _read_header(object_bytes)
     identifier = c_identifier(name)

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, FunctionType, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
-from ml4f.dialects.nn import ConstOp, NnOp, SourceAttr, named_location, numbers, shape_of, tensor_type
+from ml4f.dialects.nn import ActAttr, ConstOp, NnOp, SourceAttr, named_location, numbers, shape_of, tensor_type
 from ml4f.dialects.nn import ops as nn
 from ml4f.errors import Ml4fError, UnsupportedError
 
 OLDEST_OPSET = 7
 FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+INTEGER_OPERATORS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""What may be done to computed integers."""
 MAX_ELEMENTS = 1 << 26
 """No tensor of a model that fits a microcontroller is larger."""
 
@@ -110,6 +112,8 @@ class Importer:
         self.poisoned: set[str] = set()
         self.masks: set[str] = set()
         """Boolean tensors, which hold 0.0 and 1.0."""
+        self.integers: set[str] = set()
+        """Tensors of integers, which hold whole numbers as floats: those of ArgMax."""
         self.problems: list[str] = []
         self.node: Node | None = None
         self.opset = _opset(proto, name)
@@ -208,23 +212,22 @@ class Importer:
         for initializer in graph.initializer:
             self.constants[initializer.name] = _array(initializer, self.name)
         inputs = [entry for entry in graph.input if entry.name not in self.constants]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            problem = f"the model has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is supported"
-            raise UnsupportedError(self.name, [problem])
-        input_shape = self.add_input(inputs[0])
+        if not inputs or not graph.output:
+            problem = f"the model has {len(inputs)} inputs and {len(graph.output)} outputs"
+            raise UnsupportedError(self.name, [f"{problem}; it needs at least one of each"])
+        for entry in inputs:
+            self.add_input(entry)
         for index, proto in enumerate(graph.node):
             self.visit(Node(proto, index, self.opset), HANDLERS)
         if self.problems:
             raise UnsupportedError(self.name, self.problems)
-        return self.finish(graph.output[0].name, input_shape)
+        return self.finish([entry.name for entry in inputs], [entry.name for entry in graph.output])
 
-    def add_input(self, entry: onnx.ValueInfoProto) -> Shape:
+    def add_input(self, entry: onnx.ValueInfoProto) -> None:
         shape = input_shape(entry, self.name)
-        inner = shape[1:] if len(shape) > 1 else shape
-        argument = self.block.insert_arg(tensor_type(inner), 0)
+        argument = self.block.insert_arg(tensor_type(without_batch(shape)), len(self.block.args))
         argument.name_hint = _hint(entry.name)
         self.tensors[entry.name] = Tensor(argument, shape, tuple(range(len(shape))))
-        return inner
 
     def visit(self, node: Node, handlers: dict[str, Callable[[Importer, Node], None]]) -> None:
         self.node = node
@@ -238,12 +241,25 @@ class Importer:
             if self.foldable(node):
                 self.fold(node)
             else:
-                handlers[node.op_type](self, node)
+                self.handle(node, handlers[node.op_type])
         except NotSupported as problem:
             self.poisoned.update(node.proto.output)
             shapes = ", ".join(str(list(self.shape(name))) for name in names if name in self.tensors)
             kind = node.kind if node.kind == node.op_type else f"{node.kind}, ONNX {node.op_type}"
             self.problems.append(f"layer '{node.layer}' ({kind}), input {shapes or 'constant'}: {problem}")
+
+    def handle(self, node: Node, handler: Callable[[Importer, Node], None]) -> None:
+        """Emit a node; what an operator's definition forbids is a problem of this layer."""
+        integers = [name for name in node.proto.input if name in self.integers]
+        if integers and node.op_type not in INTEGER_OPERATORS:
+            raise NotSupported("it computes with integers; cast them to float before, or leave them to the program")
+        try:
+            handler(self, node)
+            if integers and node.op_type != "Cast":
+                self.integers.update(node.proto.output)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            detail = f"{type(error).__name__}: {error}"
+            raise NotSupported(f"its attributes, inputs and shapes do not fit together ({detail})") from error
 
     def shape(self, name: str) -> Shape:
         """The shape of a tensor or constant."""
@@ -277,20 +293,36 @@ class Importer:
         for name, value in zip(node.proto.output, evaluate_node(node.proto, self.constants, self.opset), strict=False):
             self.constants[name] = np.asarray(value)
 
-    def finish(self, output: str, input_shape: Shape) -> ModuleOp:
+    def finish(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModuleOp:
+        """The function: its arguments are there already, its results in the model's declared order."""
+        self.node = self.node or Node(onnx.helper.make_node("Identity", [], []), 0, self.opset)
+        values = [self.returned(name) for name in outputs]
+        self.block.add_op(ReturnOp(*values))
+        signature = [arg.type for arg in self.block.args], [value.type for value in values]
+        function = FuncOp("main", FunctionType.from_lists(*signature), Region(self.block))
+        function.attributes["model"] = StringAttr(self.name)
+        types = ["int32" if name in self.integers else "float32" for name in outputs]
+        for key, texts in (("input_names", inputs), ("output_names", outputs), ("output_types", types)):
+            function.attributes[key] = ArrayAttr([StringAttr(text) for text in texts])
+        return ModuleOp([function])
+
+    def returned(self, output: str) -> SSAValue:
+        """The value of one of the model's outputs, in order and without a batch of one."""
         if output in self.constants:
-            raise UnsupportedError(self.name, ["the model's output does not depend on its input"])
+            problem = f"the output '{output}' does not depend on the model's input"
+            raise UnsupportedError(self.name, [f"{problem}; take it out of the model's outputs"])
         if output not in self.tensors:
             raise Ml4fError(f"{self.name}: the graph's output '{output}' is computed by no node")
         tensor = self.in_order(self.tensor(output))
-        shape = tensor.shape[1:] if len(tensor.shape) > 1 and tensor.shape[0] == 1 else tensor.shape
-        self.node = self.node or Node(onnx.helper.make_node("Identity", [], []), 0, self.opset)
-        value = self.reshaped(tensor.value, shape)
-        self.block.add_op(ReturnOp(value))
-        type_ = FunctionType.from_lists([tensor_type(input_shape)], [tensor_type(shape)])
-        function = FuncOp("main", type_, Region(self.block))
-        function.attributes["model"] = StringAttr(self.name)
-        return ModuleOp([function])
+        value = self.reshaped(tensor.value, without_batch(tensor.shape))
+        if output in self.integers:
+            value = self.emit(nn.ActivationOp, [value], shape_of(value), act=ActAttr.of("to_int32"))
+        return value
+
+
+def without_batch(shape: Shape) -> Shape:
+    """Of an input or output: a batch of one is left out."""
+    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
 
 
 def _hint(name: str) -> str | None:
@@ -337,9 +369,7 @@ def input_shape(entry: onnx.ValueInfoProto, name: str) -> Shape:
                 "export the model with a fixed input shape"
             )
         shape.append(1 if free else dim.dim_value)
-    if len(shape) > 1 and shape[0] != 1:
-        raise Ml4fError(f"{name}: input '{entry.name}' has a batch of {shape[0]}; export the model with a batch of 1")
-    if not shape:
+    if not tensor.HasField("shape"):
         raise Ml4fError(f"{name}: input '{entry.name}' has no shape; export the model with a fixed input shape")
     if prod(shape) > MAX_ELEMENTS:
         raise Ml4fError(f"{name}: input '{entry.name}' {shape} is too large for a microcontroller")

@@ -74,7 +74,7 @@ def run_module(module: ModuleOp, inputs: Sequence[np.ndarray]) -> list[np.ndarra
 
         return [np.ravel(y) for y in run_loop(module, list(inputs))]
     machine = Machine(assemble(finished(module)).binary, "module")
-    return [np.ravel(machine.run(inputs[0]))]
+    return [np.ravel(y).view(np.float32) for y in machine.run_all(list(inputs))]
 
 
 def unallocated(module: ModuleOp) -> str | None:

@@ -373,15 +373,19 @@ def convert(module: ModuleOp) -> None:
     module.attributes.update(attributes)
 
 
+TENSOR_ATTRIBUTES = ("input_shapes", "output_shapes", "input_names", "output_names", "input_types", "output_types")
+"""What a program says of its inputs and outputs and the object's header repeats."""
+
+
 def _object_attributes(program: ProgramOp, offsets: dict[str, int]) -> dict[str, Attribute]:
-    """What the object's header says: arena bytes, where inputs and outputs lie in it, their shapes."""
-    attributes = {k: a for k, a in program.attributes.items() if k in ("input_shapes", "output_shapes")}
+    """What the object's header says: arena bytes, where inputs and outputs lie in it, their shapes, names and types."""
+    attributes = {k: a for k, a in program.attributes.items() if k in TENSOR_ATTRIBUTES}
     assert program.arena_bytes is not None
     attributes["arena_bytes"] = program.arena_bytes
     if program.arena_bound is not None:
         attributes["arena_bound"] = program.arena_bound
-    for name, symbols in (("input_offset", program.inputs), ("output_offset", program.outputs)):
-        attributes[name] = IntegerAttr(offsets[symbols.data[0].root_reference.data], 64)
+    for name, symbols in (("input_offsets", program.inputs), ("output_offsets", program.outputs)):
+        attributes[name] = ArrayAttr([IntegerAttr(offsets[symbol.root_reference.data], 64) for symbol in symbols])
     attributes["core"] = StringAttr("cortex-m4")
     return attributes
 

@@ -46,14 +46,118 @@ static const uint32_t *skip_bounded_shape(const uint32_t *shape, uint32_t availa
 
 static uint32_t words_between(const uint32_t *first, const uint32_t *end) { return (uint32_t)(end - first); }
 
-/* Checks whatever the shapes decide: sizes of input and output in the arena and in the test vector. */
-static int has_valid_tensors(const ml4f_header_t *header) {
+/* ---- tensors ---- */
+
+/* Of version 2: what the words behind arena_bytes are. */
+typedef struct {
+    uint32_t inputs;
+    uint32_t outputs;
+    uint32_t table_offset;
+    uint32_t reserved[5];
+} ml4f_tables_t;
+
+/* An entry of the table: inputs first. */
+typedef struct {
+    uint32_t name_offset;
+    uint32_t type;
+    uint32_t offset;
+    uint32_t shape_offset;
+} ml4f_entry_words_t;
+
+static int has_tables(const ml4f_header_t *header) { return header->magic1 == ML4F_MAGIC1_2; }
+
+static const ml4f_tables_t *tables_of(const ml4f_header_t *header) {
+    return (const ml4f_tables_t *)(const void *)&header->input_offset;
+}
+
+static const uint8_t *bytes_of(const ml4f_header_t *header) { return (const uint8_t *)(const void *)header; }
+
+static const ml4f_entry_words_t *entry_of(const ml4f_header_t *header, uint32_t index) {
+    return (const ml4f_entry_words_t *)(const void *)(bytes_of(header) + tables_of(header)->table_offset) + index;
+}
+
+static const uint32_t *words_at(const ml4f_header_t *header, uint32_t offset) {
+    return (const uint32_t *)(const void *)(bytes_of(header) + offset);
+}
+
+/* Is there a shape at `offset`, with its end within the header? */
+static int has_valid_shape(const ml4f_header_t *header, uint32_t offset) {
+    const uint32_t *end = words_at(header, header->header_size);
+    if (!is_inside(offset, word_bytes, (uint32_t)sizeof(ml4f_header_t), header->header_size)) {
+        return 0;
+    }
+    return skip_bounded_shape(words_at(header, offset), words_between(words_at(header, offset), end)) != NULL;
+}
+
+/* Is there a name at `offset`, with its end within the header? */
+static int has_valid_name(const ml4f_header_t *header, uint32_t offset) {
+    uint32_t i;
+    for (i = offset; i < header->header_size; i++) {
+        if (bytes_of(header)[i] == 0u) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Checks the sizes of `count` tensors from entry `first` on, in the arena and in the test vector at `test_offset`. */
+static int are_valid_entries(const ml4f_header_t *header, uint32_t first, uint32_t count, uint32_t test_offset) {
+    uint32_t i;
+    for (i = first; i < first + count; i++) {
+        const ml4f_entry_words_t *entry = entry_of(header, i);
+        uint32_t bytes;
+        if (!has_valid_name(header, entry->name_offset) || !has_valid_shape(header, entry->shape_offset)) {
+            return 0;
+        }
+        bytes = ml4f_shape_size(words_at(header, entry->shape_offset), entry->type);
+        if (bytes == 0u || !is_inside(entry->offset, bytes, 0u, header->arena_bytes)) {
+            return 0;
+        }
+        if (test_offset != 0u) {
+            if (!is_inside(test_offset, bytes, header->header_size, header->object_size)) {
+                return 0;
+            }
+            test_offset += bytes;
+        }
+    }
+    return 1;
+}
+
+static int has_valid_tables(const ml4f_header_t *header) {
+    const ml4f_tables_t *tables = tables_of(header);
+    uint32_t table_bytes;
+    uint32_t i;
+    for (i = 0u; i < 5u; i++) {
+        if (tables->reserved[i] != 0u) {
+            return 0;
+        }
+    }
+    if (tables->inputs == 0u || tables->inputs > ML4F_MAX_TENSORS || tables->outputs == 0u ||
+        tables->outputs > ML4F_MAX_TENSORS) {
+        return 0;
+    }
+    table_bytes = (tables->inputs + tables->outputs) * (uint32_t)sizeof(ml4f_entry_words_t);
+    if (!is_inside(tables->table_offset, table_bytes, (uint32_t)sizeof(ml4f_header_t), header->header_size)) {
+        return 0;
+    }
+    return are_valid_entries(header, 0u, tables->inputs, header->test_input_offset) &&
+           are_valid_entries(header, tables->inputs, tables->outputs, header->test_output_offset);
+}
+
+/* Checks, for version 1, whatever the shapes decide: sizes of input and output in the arena and in the test vector. */
+static int has_valid_shapes(const ml4f_header_t *header) {
     const uint32_t *input_shape = (const uint32_t *)(const void *)(header + 1);
-    const uint32_t *end = (const uint32_t *)(const void *)header + header->header_size / word_bytes;
+    const uint32_t *end = words_at(header, header->header_size);
     const uint32_t *output_shape = skip_bounded_shape(input_shape, words_between(input_shape, end));
     uint32_t input_bytes;
     uint32_t output_bytes;
 
+    if ((header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]) != 0u) {
+        return 0;
+    }
+    if (header->input_type != ML4F_TYPE_FLOAT32 || header->output_type != ML4F_TYPE_FLOAT32) {
+        return 0;
+    }
     if (output_shape == NULL || skip_bounded_shape(output_shape, words_between(output_shape, end)) == NULL) {
         return 0;
     }
@@ -78,10 +182,7 @@ int ml4f_is_valid_header(const ml4f_header_t *header) {
     if (header == NULL || !is_word_aligned(header)) {
         return 0;
     }
-    if (header->magic0 != ML4F_MAGIC0 || header->magic1 != ML4F_MAGIC1) {
-        return 0;
-    }
-    if ((header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]) != 0u) {
+    if (header->magic0 != ML4F_MAGIC0 || (header->magic1 != ML4F_MAGIC1 && header->magic1 != ML4F_MAGIC1_2)) {
         return 0;
     }
     if ((header->object_size & 15u) != 0u || (header->header_size & 3u) != 0u) {
@@ -93,7 +194,7 @@ int ml4f_is_valid_header(const ml4f_header_t *header) {
     if (!is_inside(header->weights_offset, 0u, header->header_size, header->object_size)) {
         return 0;
     }
-    return has_valid_tensors(header);
+    return has_tables(header) ? has_valid_tables(header) : has_valid_shapes(header);
 }
 
 int ml4f_is_valid_object(const void *data, size_t bytes) {
@@ -106,14 +207,80 @@ int ml4f_is_valid_object(const void *data, size_t bytes) {
 
 /* ---- shapes ---- */
 
-const uint32_t *ml4f_input_shape(const ml4f_header_t *model) { return (const uint32_t *)(const void *)(model + 1); }
-
-const uint32_t *ml4f_output_shape(const ml4f_header_t *model) {
-    const uint32_t *shape = ml4f_input_shape(model);
+/* The word behind a shape's end. */
+static const uint32_t *skip_shape(const uint32_t *shape) {
     while (*shape != 0u) {
         shape++;
     }
     return shape + 1;
+}
+
+uint32_t ml4f_input_count(const ml4f_header_t *model) { return has_tables(model) ? tables_of(model)->inputs : 1u; }
+
+uint32_t ml4f_output_count(const ml4f_header_t *model) { return has_tables(model) ? tables_of(model)->outputs : 1u; }
+
+static void describe_entry(const ml4f_header_t *model, uint32_t index, ml4f_tensor_t *tensor) {
+    const ml4f_entry_words_t *entry = entry_of(model, index);
+    tensor->name = (const char *)(const void *)(bytes_of(model) + entry->name_offset);
+    tensor->type = entry->type;
+    tensor->offset = entry->offset;
+    tensor->shape = words_at(model, entry->shape_offset);
+}
+
+static void describe_input(const ml4f_header_t *model, uint32_t index, ml4f_tensor_t *tensor) {
+    if (has_tables(model)) {
+        describe_entry(model, index, tensor);
+        return;
+    }
+    tensor->name = "";
+    tensor->type = model->input_type;
+    tensor->offset = model->input_offset;
+    tensor->shape = (const uint32_t *)(const void *)(model + 1);
+}
+
+static void describe_output(const ml4f_header_t *model, uint32_t index, ml4f_tensor_t *tensor) {
+    if (has_tables(model)) {
+        describe_entry(model, tables_of(model)->inputs + index, tensor);
+        return;
+    }
+    tensor->name = "";
+    tensor->type = model->output_type;
+    tensor->offset = model->output_offset;
+    tensor->shape = skip_shape((const uint32_t *)(const void *)(model + 1));
+}
+
+int ml4f_input(const ml4f_header_t *model, uint32_t index, ml4f_tensor_t *tensor) {
+    if (model == NULL || tensor == NULL) {
+        return ML4F_E_NULL;
+    }
+    if (index >= ml4f_input_count(model)) {
+        return ML4F_E_INDEX;
+    }
+    describe_input(model, index, tensor);
+    return ML4F_OK;
+}
+
+int ml4f_output(const ml4f_header_t *model, uint32_t index, ml4f_tensor_t *tensor) {
+    if (model == NULL || tensor == NULL) {
+        return ML4F_E_NULL;
+    }
+    if (index >= ml4f_output_count(model)) {
+        return ML4F_E_INDEX;
+    }
+    describe_output(model, index, tensor);
+    return ML4F_OK;
+}
+
+const uint32_t *ml4f_input_shape(const ml4f_header_t *model) {
+    ml4f_tensor_t tensor;
+    describe_input(model, 0u, &tensor);
+    return tensor.shape;
+}
+
+const uint32_t *ml4f_output_shape(const ml4f_header_t *model) {
+    ml4f_tensor_t tensor;
+    describe_output(model, 0u, &tensor);
+    return tensor.shape;
 }
 
 uint32_t ml4f_shape_elements(const uint32_t *shape) {
@@ -129,7 +296,7 @@ uint32_t ml4f_shape_elements(const uint32_t *shape) {
 
 uint32_t ml4f_shape_size(const uint32_t *shape, uint32_t type) {
     uint32_t elements = ml4f_shape_elements(shape);
-    if (type != ML4F_TYPE_FLOAT32 || elements > UINT32_MAX / word_bytes) {
+    if ((type != ML4F_TYPE_FLOAT32 && type != ML4F_TYPE_INT32) || elements > UINT32_MAX / word_bytes) {
         return 0u;
     }
     return elements * word_bytes;
@@ -187,13 +354,7 @@ static void copy_words(void *target, const void *source, uint32_t bytes) {
     }
 }
 
-static uint32_t input_size(const ml4f_header_t *model) {
-    return ml4f_shape_size(ml4f_input_shape(model), model->input_type);
-}
-
-static uint32_t output_size(const ml4f_header_t *model) {
-    return ml4f_shape_size(ml4f_output_shape(model), model->output_type);
-}
+static uint32_t tensor_size(const ml4f_tensor_t *tensor) { return ml4f_shape_size(tensor->shape, tensor->type); }
 
 /* ---- the test vector ---- */
 
@@ -235,11 +396,25 @@ static int is_close(ml4f_float_t actual, ml4f_float_t expected, float floor_limi
     return magnitude(actual.value - expected.value) <= relative_tolerance * magnitude(expected.value) + floor_limit;
 }
 
+/* Is an output in the arena as expected? */
+static int is_as_expected(const ml4f_tensor_t *tensor, const uint8_t *arena, const uint8_t *expected) {
+    const uint32_t elements = ml4f_shape_elements(tensor->shape);
+    const float floor_limit =
+        tensor->type == ML4F_TYPE_FLOAT32 ? 1e-5f * largest_magnitude(expected, elements) + 1e-6f : 0.0f;
+    uint32_t i;
+    for (i = 0u; i < elements; i++) {
+        ml4f_float_t actual = float_at(arena + tensor->offset, i);
+        ml4f_float_t wanted = float_at(expected, i);
+        if (tensor->type == ML4F_TYPE_FLOAT32 ? !is_close(actual, wanted, floor_limit) : actual.bits != wanted.bits) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 int ml4f_test(const ml4f_header_t *model, uint8_t *arena) {
-    const uint8_t *object = (const uint8_t *)(const void *)model;
-    const void *expected;
-    float floor_limit;
-    uint32_t elements;
+    const uint8_t *data;
+    ml4f_tensor_t tensor;
     uint32_t i;
     int status;
 
@@ -255,18 +430,23 @@ int ml4f_test(const ml4f_header_t *model, uint8_t *arena) {
     if (model->test_input_offset == 0u || model->test_output_offset == 0u) {
         return ML4F_NO_TEST_DATA;
     }
-    copy_words(arena + model->input_offset, object + model->test_input_offset, input_size(model));
+    data = bytes_of(model) + model->test_input_offset;
+    for (i = 0u; i < ml4f_input_count(model); i++) {
+        describe_input(model, i, &tensor);
+        copy_words(arena + tensor.offset, data, tensor_size(&tensor));
+        data += tensor_size(&tensor);
+    }
     status = ml4f_invoke(model, arena);
     if (status < 0) {
         return status;
     }
-    expected = object + model->test_output_offset;
-    elements = ml4f_shape_elements(ml4f_output_shape(model));
-    floor_limit = 1e-5f * largest_magnitude(expected, elements) + 1e-6f;
-    for (i = 0u; i < elements; i++) {
-        if (!is_close(float_at(arena + model->output_offset, i), float_at(expected, i), floor_limit)) {
+    data = bytes_of(model) + model->test_output_offset;
+    for (i = 0u; i < ml4f_output_count(model); i++) {
+        describe_output(model, i, &tensor);
+        if (!is_as_expected(&tensor, arena, data)) {
             return ML4F_E_TEST_MISMATCH;
         }
+        data += tensor_size(&tensor);
     }
     return ML4F_OK;
 }
@@ -311,6 +491,7 @@ static void release_static_arena(void *arena) {
 
 /* Allocates an arena and runs the model in it. On success `*arena` is the arena, for the caller to free. */
 static int invoke_in_new_arena(const ml4f_header_t *model, const float *input, uint8_t **arena) {
+    ml4f_tensor_t tensor;
     uint8_t *memory;
     int status;
 
@@ -320,13 +501,17 @@ static int invoke_in_new_arena(const ml4f_header_t *model, const float *input, u
     if (!ml4f_is_valid_header(model)) {
         return ML4F_E_HEADER;
     }
+    if (has_tables(model)) {
+        return ML4F_E_SEVERAL;
+    }
+    describe_input(model, 0u, &tensor);
     memory = (uint8_t *)ML4F_ALLOC((size_t)model->arena_bytes);
     if (memory == NULL) {
         return ML4F_E_NO_MEMORY;
     }
     status = is_word_aligned(memory) ? ML4F_OK : ML4F_E_ALIGNMENT;
     if (status == ML4F_OK) {
-        copy_words(memory + model->input_offset, input, input_size(model));
+        copy_words(memory + tensor.offset, input, tensor_size(&tensor));
         status = ml4f_invoke(model, memory);
     }
     if (status < 0) {
@@ -339,6 +524,7 @@ static int invoke_in_new_arena(const ml4f_header_t *model, const float *input, u
 
 int ml4f_full_invoke(const ml4f_header_t *model, const float *input, float *output) {
     uint8_t *arena = NULL;
+    ml4f_tensor_t tensor;
     int status;
 
     if (output == NULL) {
@@ -348,7 +534,8 @@ int ml4f_full_invoke(const ml4f_header_t *model, const float *input, float *outp
     if (status < 0) {
         return status;
     }
-    copy_words(output, arena + model->output_offset, output_size(model));
+    describe_output(model, 0u, &tensor);
+    copy_words(output, arena + tensor.offset, tensor_size(&tensor));
     ML4F_FREE(arena);
     return ML4F_OK;
 }

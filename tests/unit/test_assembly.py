@@ -12,7 +12,7 @@ from gnu_assembler import assembled_bytes
 from onnx import TensorProto, helper, numpy_helper
 
 from ml4f.backend.thumb.disassembly import disassembly_text
-from ml4f.backend.thumb.image import Header, header_bytes, pack_header
+from ml4f.backend.thumb.image import Header, TensorInfo, header_bytes, pack_header
 from ml4f.compiler import Compilation, Options, compile_model, compile_proto
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "models"
@@ -81,9 +81,10 @@ def test_disassembly_keeps_bytes_that_are_no_instructions(tmp_path: Path):
     rng = np.random.default_rng(0)
     halfwords = rng.integers(0, 1 << 16, 20_000, dtype=np.uint16)
     code = np.where(rng.random(halfwords.size) < 0.3, halfwords | 0xE800, halfwords).astype("<u2").tobytes()
-    start = header_bytes((4,), (4,))
+    tensors = (TensorInfo((4,), 0),)
+    start = header_bytes(tensors, tensors)
     end = start + len(code)
-    header = Header(start, end + -end % 16, end, 0, 0, 64, 0, 0, (4,), (4,))
+    header = Header(start, end + -end % 16, end, 0, 0, 64, tensors, tensors)
     binary = pack_header(header) + code + bytes(-end % 16)
     text = disassembly_text(binary, "noise")
     assert ".short" in text and text.count("\n") > 15_000

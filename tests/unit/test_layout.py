@@ -25,7 +25,7 @@ from ml4f.machine import Machine
 
 HEADER = (
     "builtin.module attributes {input_shapes = [[1 : i64]], output_shapes = [[1 : i64]], "
-    "arena_bytes = 8 : i64, input_offset = 0 : i64, output_offset = 4 : i64} {\n"
+    "arena_bytes = 8 : i64, input_offsets = [0 : i64], output_offsets = [4 : i64]} {\n"
 )
 
 

@@ -114,18 +114,18 @@ def test_independent_labels_and_single_outputs() -> None:
     x = np.array([[0.0], [1.0], [2.0], [3.0]])
     outputs = {0.0: [0.9, 0.8, 0.1], 1.0: [0.2, 0.7, 0.6], 2.0: [0.1, 0.1, 0.1], 3.0: [0.9, 0.9, 0.9]}
     labels = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
-    samples = SampleFile(Path("labels"), x, np.array(labels, float)).samples((1,), 3)
+    samples = SampleFile(Path("labels"), {"x": x, "y": np.array(labels, float)}).samples((1,), 3)
     assert samples.task == "labels"
     evaluation = evaluate(samples, lambda value: np.array(outputs[float(value[0])]), 3)
     assert (evaluation.accuracy, evaluation.exact) == (pytest.approx(11 / 12), 0.75)
     assert evaluation.text() == "Accuracy: 0.9167\nExact matches: 0.7500"
 
-    single = SampleFile(Path("single"), x, np.array([0.0, 1, 0, 1])).samples((1,), 1)
+    single = SampleFile(Path("single"), {"x": x, "y": np.array([0.0, 1, 0, 1])}).samples((1,), 1)
     assert single.task == "classes"
     evaluation = evaluate(single, lambda value: value / 3, 1)
     assert evaluation.text() == "Accuracy: 0.5000\n    1    1\n    1    1"  # 0, 1/3 are no; 2/3, 1 are yes
 
-    soft = SampleFile(Path("soft"), x, np.array([[0.7, 0.2, 0.1]] * 4)).samples((1,), 3)
+    soft = SampleFile(Path("soft"), {"x": x, "y": np.array([[0.7, 0.2, 0.1]] * 4)}).samples((1,), 3)
     assert soft.task == "classes" and soft.y.tolist() == [0] * 4
     assert isinstance(soft, Samples)
 
@@ -138,6 +138,7 @@ def test_mistakes_of_the_caller() -> None:
     with pytest.raises(Ml4fError, match=r"absent\.h5"):
         ml4f.compile("absent.h5")
     model = sample_model("dense")
-    model.graph.node[-1].op_type = "Hardmax"
+    model.graph.node[-1].op_type = "Det"
+    del model.graph.node[-1].attribute[:]
     with pytest.raises(UnsupportedError, match="dense_1"):
         ml4f.compile(model)

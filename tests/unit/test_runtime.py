@@ -516,7 +516,8 @@ def test_shapes(faked: ctypes.CDLL) -> None:
     assert faked.ml4f_shape_elements(Buffer(words([0])).pointer()) == 1
     assert faked.ml4f_shape_elements(Buffer(words([1 << 16, 1 << 16, 0])).pointer()) == 0
     assert faked.ml4f_shape_size(Buffer(words([5, 0])).pointer(), 1) == 20
-    assert faked.ml4f_shape_size(Buffer(words([5, 0])).pointer(), 2) == 0
+    assert faked.ml4f_shape_size(Buffer(words([5, 0])).pointer(), 2) == 20
+    assert faked.ml4f_shape_size(Buffer(words([5, 0])).pointer(), 3) == 0
     assert faked.ml4f_shape_size(Buffer(words([1 << 30, 0])).pointer(), 1) == 0
 
 

@@ -20,6 +20,8 @@ from ml4f.backend.memory.trace import NEVER, Trace
 
 UNBORN = np.iinfo(np.int64).max
 """The birth of a word that is never stored."""
+START = 1
+"""When the first kernel may store: until then all inputs, read or not, keep what the caller has put there."""
 FOREVER = np.iinfo(np.int64).max - 1
 EXHAUSTIVE_PAIRS = 1 << 22
 """Up to so many pairs of words are compared one by one where no order of births makes that unnecessary."""
@@ -58,7 +60,7 @@ class Timeline:
     @cached_property
     def starts(self) -> list[int]:
         """The time of the first slot of each call, and of the program's end."""
-        starts = [1]
+        starts = [START]
         for call in self.calls:
             starts.append(starts[-1] + max(t.slots for t in call.traces) + 1)
         return starts
@@ -102,7 +104,7 @@ class Timeline:
         if buffer in self.outputs:
             whole_until = FOREVER
         alive = born != UNBORN
-        dies[alive] = np.maximum(dies[alive], max(whole_until, 0))
+        dies[alive] = np.maximum(dies[alive], max(whole_until, START if is_input else 0))
         dies[~alive] = NEVER
         return Life(born, dies)
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, StringAttr
 
 from ml4f.backend.thumb.assembly import assembly_text
-from ml4f.backend.thumb.image import OBJECT_ALIGNMENT, Header, header_bytes, pack_header
+from ml4f.backend.thumb.image import (
+    FLOAT32,
+    OBJECT_ALIGNMENT,
+    TYPE_NAMES,
+    Header,
+    TensorInfo,
+    header_bytes,
+    pack_header,
+)
 from ml4f.backend.thumb.layout import Layout, lay_out
 from ml4f.errors import InternalError
 
@@ -44,19 +52,32 @@ def _number(module: ModuleOp, name: str) -> int:
     return attribute.value.data
 
 
-def _shape(module: ModuleOp, name: str) -> tuple[int, ...]:
-    shapes = module.attributes.get(name)
-    if not isinstance(shapes, ArrayAttr) or len(shapes) != 1:
-        raise InternalError(f"the module needs one shape in {name}")
-    shape = shapes.data[0]
-    assert isinstance(shape, ArrayAttr)
-    return tuple(n.value.data for n in shape)
+def _tensors(module: ModuleOp, which: str) -> tuple[TensorInfo, ...]:
+    """The inputs or outputs: shapes and offsets; names and types where the module says them."""
+    shapes, offsets = module.attributes.get(f"{which}_shapes"), module.attributes.get(f"{which}_offsets")
+    if not isinstance(shapes, ArrayAttr) or not isinstance(offsets, ArrayAttr) or len(shapes) != len(offsets):
+        raise InternalError(f"the module needs {which}_shapes and as many {which}_offsets")
+    names = _strings(module, f"{which}_names", len(shapes), "")
+    types = {name: number for number, name in TYPE_NAMES.items()}
+    kinds = [types[kind] for kind in _strings(module, f"{which}_types", len(shapes), TYPE_NAMES[FLOAT32])]
+    tensors = []
+    for shape, offset, name, kind in zip(shapes, offsets, names, kinds, strict=True):
+        assert isinstance(shape, ArrayAttr) and isinstance(offset, IntegerAttr)
+        tensors.append(TensorInfo(tuple(n.value.data for n in shape), offset.value.data, kind, name))
+    return tuple(tensors)
+
+
+def _strings(module: ModuleOp, name: str, count: int, default: str) -> list[str]:
+    attribute = module.attributes.get(name)
+    if not isinstance(attribute, ArrayAttr):
+        return [default] * count
+    return [entry.data for entry in attribute if isinstance(entry, StringAttr)]
 
 
 def assemble(module: ModuleOp, test_data: tuple[bytes, bytes] | None = None) -> ObjectCode:
-    """The object of a module; `test_data`: input and expected output, as float32 bytes."""
-    shapes = _shape(module, "input_shapes"), _shape(module, "output_shapes")
-    layout = lay_out(module, header_bytes(*shapes))
+    """The object of a module; `test_data`: the bytes of all inputs, and of all expected outputs."""
+    tensors = _tensors(module, "input"), _tensors(module, "output")
+    layout = lay_out(module, header_bytes(*tensors))
     body = layout.code + layout.data
     test_input = test_output = 0
     extra = b""
@@ -75,9 +96,7 @@ def assemble(module: ModuleOp, test_data: tuple[bytes, bytes] | None = None) -> 
         test_input,
         test_output,
         _number(module, "arena_bytes"),
-        _number(module, "input_offset"),
-        _number(module, "output_offset"),
-        *shapes,
+        *tensors,
     )
     binary = pack_header(header) + body + extra + bytes(total - size)
     bound = _number(module, "arena_bound") if "arena_bound" in module.attributes else 0

@@ -1,7 +1,7 @@
 // One instruction after the other is selected; the program becomes the entry function with addresses in r0, r1, ...
 // RUN: ml4f-opt %s -p convert-loop-to-thumb --run-between-passes | filecheck %s
 
-// CHECK:       builtin.module attributes {input_shapes = {{.*}}arena_bytes = 5096 : i64, input_offset = 0 : i64, output_offset = 5000 : i64
+// CHECK:       builtin.module attributes {input_shapes = {{.*}}arena_bytes = 5096 : i64, input_offsets = [0 : i64], output_offsets = [5000 : i64]
 // CHECK:       thumb.func @main() attributes {entry} {
 // CHECK-NEXT:    [[X:%.*]] = thumb.arena_address {offset = 0} : !thumb.r<r0>
 // CHECK-NEXT:    [[W:%.*]] = thumb.data_address {symbol = @w} : !thumb.r<r1>

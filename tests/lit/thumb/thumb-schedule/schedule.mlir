@@ -15,7 +15,7 @@
 // CHECK:         thumb.vstr [[A]], %x {offset = 4, space = "arena"}
 // CHECK:         [[B:%.*]] = thumb.vldr %x {offset = 4, space = "arena"}
 // CHECK:         thumb.vstr [[B]], %out {offset = 0, space = "arena"}
-builtin.module attributes {input_shapes = [[4 : i64]], output_shapes = [[2 : i64]], arena_bytes = 24 : i64, input_offset = 0 : i64, output_offset = 16 : i64} {
+builtin.module attributes {input_shapes = [[4 : i64]], output_shapes = [[2 : i64]], arena_bytes = 24 : i64, input_offsets = [0 : i64], output_offsets = [16 : i64]} {
   thumb.func @main() attributes {entry} {
     %x = thumb.arena_address {offset = 0} : !thumb.r<r0>
     %y = thumb.arena_address {offset = 16} : !thumb.r<r1>
