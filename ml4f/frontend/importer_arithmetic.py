@@ -53,7 +53,7 @@ def combine(
     if constants[lead] is None and constants[1 - lead] is None and prod(shapes[0]) < prod(shapes[1]):
         lead = 1
     x = expanded(importer.tensor(names[lead]), len(shape))
-    batch = len(shape) == 1 or shape[0] != 1
+    batch = len(shape) < 2 or shape[0] != 1
     axes = [axis for axis in x.order if batch or axis]
     other = constants[1 - lead]
     operands: list[SSAValue] = [x.value, x.value]

@@ -1,9 +1,8 @@
-"""Handlers of ONNX operators that repeat or pick elements: Expand, Tile, Resize by whole factors, Split, Gather."""
+"""Handlers of ONNX operators that repeat or pick elements: Expand, Tile, Resize by whole factors, Split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -144,32 +143,9 @@ def split(importer: Importer, node: Node) -> None:
         first += size
 
 
-def gather(importer: Importer, node: Node) -> None:
-    """Gather of evenly spaced constant indices: a slice."""
-    x = importer.tensor(node.proto.input[0])
-    indices = importer.const(node.proto.input[1])
-    axis = int(node.get("axis", 0)) % len(x.shape)
-    if indices is None or not indices.size:
-        raise NotSupported("the indices must be constants")
-    flat = [int(i) + (x.shape[axis] if i < 0 else 0) for i in np.ravel(indices)]
-    step = flat[1] - flat[0] if len(flat) > 1 else 1
-    if any(b - a != step for a, b in pairwise(flat)) or step == 0:
-        raise NotSupported("indices that are not evenly spaced")
-    if not all(0 <= i < x.shape[axis] for i in flat):
-        raise NotSupported(f"indices out of the {x.shape[axis]} elements")
-    start, steps, sizes = [0] * len(x.shape), [1] * len(x.shape), list(x.shape)
-    start[axis], steps[axis], sizes[axis] = flat[0], step, len(flat)
-    picked = importer.in_order(sliced(importer, x, start, steps, sizes))
-    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
-    importer.result(node.proto.output[0], Tensor(picked.value, shape, tuple(range(len(shape)))))
-
-
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Expand": expand,
-    "Gather": gather,
-    "Resize": resize,
     "Split": split,
     "Tile": tile,
-    "Upsample": resize,
 }
 """ONNX operator → the function that emits it."""

@@ -85,7 +85,10 @@ def where(importer: Importer, node: Node) -> None:
 def cast(importer: Importer, node: Node) -> None:
     """Between float types, and of masks to numbers."""
     source, output = node.proto.input[0], node.proto.output[0]
-    if source in importer.masks or node.get("to") in FLOAT_TYPES:
+    if source in importer.integers and node.get("to") in INTEGER_TYPES:
+        identity(importer, node)
+        importer.integers.add(output)
+    elif source in importer.masks or node.get("to") in FLOAT_TYPES:
         identity(importer, node)
     elif node.get("to") == BOOL:
         emit_activation(importer, node, "abs", (), source, f"{output}/size")
@@ -93,6 +96,9 @@ def cast(importer: Importer, node: Node) -> None:
     else:
         raise NotSupported("only casts to float types, and to bool, of float numbers")
 
+
+INTEGER_TYPES = (6, 7)
+"""onnx.TensorProto.INT32 and INT64."""
 
 BOOL = 9
 """onnx.TensorProto.BOOL."""

@@ -16,12 +16,16 @@ from xdsl.ir import SSAValue
 from ml4f.dialects.nn import ActAttr, numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_arithmetic as arithmetic
+from ml4f.frontend import importer_contractions as contractions
 from ml4f.frontend import importer_copies as copies
+from ml4f.frontend import importer_functions as functions
 from ml4f.frontend import importer_masks as masks
 from ml4f.frontend import importer_recurrent as recurrent
+from ml4f.frontend import importer_reductions as reductions
 from ml4f.frontend import importer_shapes as shape_ops
+from ml4f.frontend import importer_shuffles as shuffles
 from ml4f.frontend import importer_windows as windows
-from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
 
 # Activations
 
@@ -64,10 +68,11 @@ def gelu(importer: Importer, node: Node) -> None:
 
 
 def prelu(importer: Importer, node: Node) -> None:
-    """PRelu with a constant slope."""
+    """PRelu; a constant slope is an operand of one operation."""
     slope = importer.const(node.proto.input[1])
     if slope is None:
-        raise NotSupported("the slope must be a constant")
+        functions.computed_prelu(importer, node)
+        return
     x = importer.tensor(node.proto.input[0])
     if slope.size == 1:
         arithmetic.emit_activation(importer, node, "leaky_relu", [float(slope.reshape(-1)[0])])
@@ -123,92 +128,31 @@ def log_softmax(importer: Importer, node: Node) -> None:
     importer.result(node.proto.output[0], Tensor(minus_row(shifted, total), x.shape, x.order))
 
 
-# Dense layers
-
-
-def dense(importer: Importer, node: Node, x_name: str, weights: np.ndarray, bias: np.ndarray | None) -> None:
-    """`x @ weights + bias` over the last axis of x."""
-    value = importer.tensors[x_name]
-    inputs, outputs = weights.shape
-    if not value.shape or value.shape[-1] != inputs:
-        raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(value.shape)}")
-    rows = prod(value.shape[:-1])
-    if isinstance(value, Flattened) and rows == 1:
-        base = value.base
-        weights = weights[memory_positions(base)]
-        source, order = base.value, tuple(range(len(value.shape)))
-    else:
-        x = importer.tensor(x_name)
-        last = len(x.shape) - 1
-        if x.significant and x.shape[last] > 1 and x.significant[-1] != last:
-            x = importer.in_order(x)
-        order = (*(axis for axis in x.order if axis != last), last)
-        source = x.value
-    shape = (inputs,) if rows == 1 else (rows, inputs)
-    operands = [importer.reshaped(source, shape), importer.constant(weights)]
-    if bias is not None:
-        operands.append(importer.constant(np.broadcast_to(bias.reshape(-1), (outputs,))))
-    made = importer.emit(nn.DenseOp, operands, (*shape[:-1], outputs))
-    importer.result(node.proto.output[0], Tensor(made, (*value.shape[:-1], outputs), order))
-
-
-def memory_positions(tensor: Tensor) -> np.ndarray:
-    """For each element in memory its position in the tensor's own order."""
-    return np.arange(prod(tensor.shape)).reshape(tensor.shape).transpose(tensor.order).ravel()
-
-
-def gemm(importer: Importer, node: Node) -> None:
-    """Gemm with constant B and C."""
-    names = [*node.proto.input, ""]
-    weights, bias = importer.const(names[1]), importer.const(names[2])
-    if weights is None or (names[2] and bias is None):
-        raise NotSupported("the second and third operand must be constants")
-    if node.get("transA", 0):
-        raise NotSupported("a transposed first operand")
-    if node.get("transB", 0):
-        weights = weights.T
-    weights = weights * np.float32(node.get("alpha", 1.0))
-    if bias is not None:
-        bias = bias * np.float32(node.get("beta", 1.0))
-        if bias.ndim > 1 and prod(bias.shape[:-1]) != 1:
-            raise NotSupported(f"a bias of shape {list(bias.shape)}")
-    dense(importer, node, names[0], weights, bias)
-
-
-def matmul(importer: Importer, node: Node) -> None:
-    """MatMul with constant weights on the right."""
-    weights = importer.const(node.proto.input[1])
-    if weights is None or node.proto.input[0] in importer.constants:
-        raise NotSupported("one operand must be computed and the right one constant")
-    if weights.ndim == 1:
-        raise NotSupported("a vector on the right")
-    if prod(weights.shape[:-2]) != 1:
-        raise NotSupported(f"weights of shape {list(weights.shape)}")
-    dense(importer, node, node.proto.input[0], weights.reshape(weights.shape[-2:]), None)
-
-
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **masks.HANDLERS,
     **copies.HANDLERS,
     **recurrent.HANDLERS,
+    **functions.HANDLERS,
+    **contractions.HANDLERS,
+    **reductions.HANDLERS,
+    **shuffles.HANDLERS,
     "Abs": _activation("abs"),
     "Add": arithmetic.binary(nn.AddOp),
     "AveragePool": windows.average_pool,
     "BatchNormalization": arithmetic.batch_normalization,
     "Ceil": _activation("ceil"),
     "Celu": _activation("celu", ("alpha", 1.0)),
-    "Clip": clip,
+    "Clip": lambda importer, node: functions.clip(importer, node, clip),
     "Concat": shape_ops.concat,
     "Conv": windows.conv,
     "Div": arithmetic.binary(nn.DivOp),
-    "Dropout": shape_ops.identity,
+    "Dropout": shape_ops.dropout,
     "Elu": _activation("elu", ("alpha", 1.0)),
     "Erf": _activation("erf"),
     "Exp": _activation("exp"),
     "Flatten": shape_ops.flatten,
     "Floor": _activation("floor"),
     "Gelu": gelu,
-    "Gemm": gemm,
     "GlobalAveragePool": windows.global_pool,
     "GlobalMaxPool": windows.global_pool,
     "HardSigmoid": _activation("hard_sigmoid", ("alpha", 0.2), ("beta", 0.5)),
@@ -217,7 +161,6 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "LeakyRelu": _activation("leaky_relu", ("alpha", 0.01)),
     "Log": _activation("log"),
     "LogSoftmax": log_softmax,
-    "MatMul": matmul,
     "Max": arithmetic.variadic(nn.MaxOp),
     "MaxPool": windows.max_pool,
     "Min": arithmetic.variadic(nn.MinOp),
@@ -225,14 +168,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Mul": arithmetic.binary(nn.MulOp),
     "Neg": _activation("neg"),
     "PRelu": prelu,
-    "Pad": shape_ops.pad,
-    "Pow": arithmetic.power,
     "Reciprocal": _activation("reciprocal"),
-    "ReduceMax": windows.reduce,
-    "ReduceMean": windows.reduce,
-    "ReduceMin": windows.reduce,
-    "ReduceProd": windows.reduce,
-    "ReduceSum": windows.reduce,
     "Relu": _activation("relu"),
     "Reshape": shape_ops.reshape,
     "Round": _activation("round"),

@@ -14,11 +14,23 @@ from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tens
 
 
 def identity(importer: Importer, node: Node) -> None:
-    """Identity, Dropout and other training-only operators."""
+    """The same value under another name."""
     source, output = node.proto.input[0], node.proto.output[0]
     importer.tensors[output] = importer.tensors[source]
     if source in importer.masks:
         importer.masks.add(output)
+
+
+def dropout(importer: Importer, node: Node) -> None:
+    """Nothing, in inference. The mask, if asked for, is all ones there, which nobody needs."""
+    training = node.proto.input[2] if len(node.proto.input) > 2 else ""
+    if training:
+        mode = importer.const(training)
+        if mode is None or bool(np.ravel(mode)[0]):
+            raise NotSupported("it drops at random, as in training; export the model for inference")
+    if any(node.proto.output[1:]):
+        raise NotSupported("its mask is not computed; take it out of the model's outputs")
+    identity(importer, node)
 
 
 def transpose(importer: Importer, node: Node) -> None:
@@ -115,44 +127,43 @@ def concat(importer: Importer, node: Node) -> None:
     first = next(importer.tensor(name) for name in names if name not in importer.constants)
     axis = int(node.get("axis", 0)) % len(first.shape)
     tensors = [importer.arranged(importer.tensor(name), first.order) for name in names]
-    if axis == 0 and len(first.shape) > 1:
-        raise NotSupported("joining along the batch dimension")
-    values = [importer.reshaped(t.value, t.memory_shape) for t in tensors]
+    batch = axis == 0 or len(first.memory_shape) == len(first.shape)
+    axes = [a for a in first.order if batch or a]
+    values = [importer.reshaped(t.value, [t.shape[a] for a in axes]) for t in tensors]
     extent = sum(t.shape[axis] for t in tensors)
     shape = (*first.shape[:axis], extent, *first.shape[axis + 1 :])
-    memory_axis = [a for a in first.order if a or len(first.memory_shape) == len(first.shape)].index(axis)
-    memory = list(first.memory_shape)
-    memory[memory_axis] = extent
-    value = importer.emit(nn.ConcatOp, values, tuple(memory), axis=IntegerAttr(memory_axis, i64))
+    memory = tuple(shape[a] for a in axes)
+    value = importer.emit(nn.ConcatOp, values, memory, axis=IntegerAttr(axes.index(axis), i64))
     importer.result(node.proto.output[0], Tensor(value, shape, first.order))
 
 
 def pad(importer: Importer, node: Node) -> None:
     """Pad with a constant; negative amounts crop."""
     x = importer.tensor(node.proto.input[0])
-    rank = len(x.shape)
-    if node.get("mode", "constant") != "constant":
-        raise NotSupported(f"padding mode {node.get('mode')}")
-    amounts, value, axes = list(node.ints("pads")), float(node.get("value", 0.0)), list(range(rank))
-    inputs = [*node.proto.input, "", "", ""]
-    if inputs[1]:
-        constants = [importer.const(name) if name else None for name in inputs[1:4]]
-        if constants[0] is None:
-            raise NotSupported("the amounts must be constants")
-        amounts = [int(n) for n in np.ravel(constants[0])]
-        value = 0.0 if constants[1] is None else float(np.ravel(constants[1])[0])
-        axes = axes if constants[2] is None else [int(a) % rank for a in np.ravel(constants[2])]
-    low, high = [0] * rank, [0] * rank
-    for index, axis in enumerate(axes):
-        low[axis], high[axis] = amounts[index], amounts[index + len(axes)]
-    if low[0] or high[0]:
-        raise NotSupported("padding of the batch dimension")
+    low, high, value = amounts(importer, node, len(x.shape))
     tensor = Tensor(importer.reshaped(x.value, x.ordered), x.shape, x.order)
     if min((*low, *high)) < 0:
         tensor = cropped(importer, tensor, [max(0, -n) for n in low], [max(0, -n) for n in high])
     if max((*low, *high)) > 0:
         tensor = padded(importer, tensor, [max(0, n) for n in low], [max(0, n) for n in high], value)
     importer.result(node.proto.output[0], tensor)
+
+
+def amounts(importer: Importer, node: Node, rank: int) -> tuple[list[int], list[int], float]:
+    """Of a Pad: how much at the beginning and at the end of each axis, and the constant."""
+    given, value, axes = list(node.ints("pads")), float(node.get("value", 0.0)), list(range(rank))
+    inputs = [*node.proto.input, "", "", ""]
+    if inputs[1]:
+        constants = [importer.const(name) if name else None for name in inputs[1:4]]
+        if any(name and constant is None for name, constant in zip(inputs[1:4], constants, strict=True)):
+            raise NotSupported("the amounts, the value and the axes must be constants")
+        given = [int(n) for n in np.ravel(np.asarray(constants[0]))]
+        value = 0.0 if constants[1] is None else float(np.ravel(constants[1])[0])
+        axes = axes if constants[2] is None else [int(a) % rank for a in np.ravel(constants[2])]
+    low, high = [0] * rank, [0] * rank
+    for index, axis in enumerate(axes):
+        low[axis], high[axis] = given[index], given[index + len(axes)]
+    return low, high, value
 
 
 def padded(importer: Importer, x: Tensor, low: Sequence[int], high: Sequence[int], value: float) -> Tensor:
@@ -197,8 +208,8 @@ def slice_(importer: Importer, node: Node) -> None:
     rank = len(x.shape)
     if len(node.proto.input) > 1:
         given = [importer.const(name) if name else None for name in [*node.proto.input[1:], "", ""][:4]]
-        if given[0] is None or given[1] is None:
-            raise NotSupported("starts and ends must be constants")
+        if any(name and constant is None for name, constant in zip(node.proto.input[1:], given, strict=False)):
+            raise NotSupported("starts, ends, axes and steps must be constants")
         lists = [None if g is None else [int(v) for v in np.ravel(g)] for g in given]
     else:
         lists = [list(node.ints("starts")), list(node.ints("ends")), list(node.ints("axes")) or None, None]

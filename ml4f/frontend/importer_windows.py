@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
-import numpy as np
-from xdsl.dialects.builtin import IntegerAttr, StringAttr, i64
+from xdsl.dialects.builtin import IntegerAttr, i64
 from xdsl.ir import Attribute, SSAValue
 
 from ml4f.dialects.nn import numbers, shapes
@@ -21,14 +19,14 @@ class Window:
         rank = len(kernel)
         if rank not in (1, 2):
             raise NotSupported(f"{rank}-D windows are not supported, 1-D and 2-D are")
-        self.size = _two(size, 1)
-        self.kernel = _two(kernel, 1)
-        self.strides = _two(node.ints("strides", (1,) * rank), 1)
-        self.dilations = _two(node.ints("dilations", (1,) * rank), 1)
+        self.size = two(size, 1)
+        self.kernel = two(kernel, 1)
+        self.strides = two(node.ints("strides", (1,) * rank), 1)
+        self.dilations = two(node.ints("dilations", (1,) * rank), 1)
         pads = node.ints("pads", (0,) * (2 * rank))
         if len(pads) != 2 * rank:
             raise NotSupported(f"{len(pads)} pads for a {rank}-D window")
-        self.pads = [*_two(pads[:rank], 0), *_two(pads[rank:], 0)]
+        self.pads = [*two(pads[:rank], 0), *two(pads[rank:], 0)]
         self._automatic(node.get("auto_pad", "NOTSET"))
         self.counted = list(self.pads)
         """The padding that the model declares, without what ceil_mode adds."""
@@ -74,7 +72,8 @@ class Window:
         }
 
 
-def _two(values: Sequence[int], first: int) -> list[int]:
+def two(values: Sequence[int], first: int) -> list[int]:
+    """One value or two as two; `first` stands for a missing height."""
     return [first, *values] if len(values) == 1 else list(values)
 
 
@@ -85,7 +84,7 @@ def channels_last(importer: Importer, name: str) -> tuple[Tensor, SSAValue, Shap
     if rank not in (3, 4) or tensor.shape[0] != 1:
         raise NotSupported(f"the input {list(tensor.shape)} should be [1, channels, …] with one or two more axes")
     tensor = importer.arranged(tensor, (0, *range(2, rank), 1))
-    spatial = _two(tensor.shape[2:], 1)
+    spatial = two(tensor.shape[2:], 1)
     shape = (*spatial, tensor.shape[1])
     return tensor, importer.reshaped(tensor.value, shape), shape
 
@@ -178,51 +177,3 @@ def global_pool(importer: Importer, node: Node) -> None:
         pads=numbers((0, 0, 0, 0)),
     )
     window_result(importer, node, value, (1, 1), shape[2], len(tensor.shape))
-
-
-REDUCTIONS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod"}
-
-
-def reduce(importer: Importer, node: Node) -> None:
-    """ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd over constant axes."""
-    tensor = importer.tensor(node.proto.input[0])
-    rank = len(tensor.shape)
-    axes: Sequence[int] = node.ints("axes")
-    if len(node.proto.input) > 1 and node.proto.input[1]:
-        constant = importer.const(node.proto.input[1])
-        if constant is None:
-            raise NotSupported("the axes must be constants")
-        axes = [int(a) for a in np.ravel(constant)]
-    if not axes:
-        if node.get("noop_with_empty_axes", 0):
-            importer.result(node.proto.output[0], tensor)
-            return
-        axes = range(rank)
-    axes = sorted({axis % rank for axis in axes})
-    kept = [axis for axis in range(rank) if axis not in axes]
-    tensor = adjacent(importer, tensor, axes)
-    positions = [tensor.order.index(axis) for axis in axes if tensor.shape[axis] > 1]
-    shape = tuple(1 if axis in axes else n for axis, n in enumerate(tensor.shape))
-    value = tensor.value
-    if positions:
-        first, last = min(positions), max(positions)
-        ordered = tensor.ordered
-        outer, extent, inner = prod(ordered[:first]), prod(ordered[first : last + 1]), prod(ordered[last + 1 :])
-        source = importer.reshaped(tensor.value, (outer, extent, inner))
-        kind = StringAttr(REDUCTIONS[node.op_type])
-        value = importer.emit(nn.ReduceOp, [source], (outer, inner), axes=numbers([1]), kind=kind)
-    result = Tensor(value, shape, tensor.order)
-    if not node.get("keepdims", 1):
-        order = [kept.index(axis) for axis in tensor.order if axis in kept]
-        result = Tensor(value, tuple(shape[axis] for axis in kept), tuple(order))
-    importer.result(node.proto.output[0], result)
-
-
-def adjacent(importer: Importer, tensor: Tensor, axes: Sequence[int]) -> Tensor:
-    """With the axes next to each other in memory, as they are if possible, else all at the end."""
-    positions = [i for i, axis in enumerate(tensor.significant) if axis in axes]
-    if not positions or positions == list(range(positions[0], positions[-1] + 1)):
-        order = list(tensor.significant) + [axis for axis in range(len(tensor.shape)) if tensor.shape[axis] == 1]
-        return Tensor(tensor.value, tensor.shape, tuple(order))
-    kept = [axis for axis in tensor.order if axis not in axes]
-    return importer.arranged(tensor, (*kept, *axes))

@@ -58,7 +58,7 @@ class _NestRun:
     def weight(self, reduction: dict[str, int], where: np.ndarray) -> np.ndarray:
         layout = self.layout
         if layout is None:
-            return self.load("w", reduction, where)
+            return self.load("w" if self.nest.has("w") else "v", reduction, where)
         rank = 0
         for dim, stride in layout.rank_strides.items():
             positions = layout.positions[dim]

@@ -15,7 +15,7 @@ from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.dialects.nn import ActAttr, shape_of
 from ml4f.dialects.nn import ops as nn
 from ml4f.errors import InternalError
-from ml4f.interpreters import nn_recurrent
+from ml4f.interpreters import nn_contractions, nn_recurrent
 
 Array = np.ndarray
 
@@ -140,9 +140,12 @@ _EVALUATORS: dict[type[Operation], Callable[[Any, Sequence[Array]], Array]] = {
 }
 
 
+MORE_EVALUATORS = {**nn_contractions.EVALUATORS, **nn_recurrent.EVALUATORS}
+
+
 def evaluate(op: Operation, operands: Sequence[Array]) -> Array:
     """The result of one operation, float32; its activation is applied."""
-    evaluator = _EVALUATORS.get(type(op)) or nn_recurrent.EVALUATORS.get(type(op))
+    evaluator = _EVALUATORS.get(type(op)) or MORE_EVALUATORS.get(type(op))
     if evaluator is None:
         raise InternalError(f"{op.name} cannot be executed")
     with np.errstate(all="ignore"):

@@ -35,7 +35,7 @@ from ml4f.dialects.loop.structure import BufferOp, CallOp, DataOp, KernelOp, Nes
 from ml4f.dialects.nn import ActAttr, layer_names
 from ml4f.errors import InternalError
 
-TILED_OPS = frozenset({"nn.conv2d", "nn.depthwise_conv2d", "nn.dense", "nn.max_pool2d", "nn.avg_pool2d"})
+TILED_OPS = frozenset({"nn.conv2d", "nn.depthwise_conv2d", "nn.dense", "nn.matmul", "nn.max_pool2d", "nn.avg_pool2d"})
 """Ops whose kernels keep a whole tile of accumulators in registers, and so have few to spare for a costly
 activation.
 """
@@ -193,7 +193,7 @@ def layer_of(op: Operation) -> str:
     return names[0] if names else op.name.removeprefix("nn.")
 
 
-def _act(op: Operation) -> Step | None:
+def activation_of(op: Operation) -> Step | None:
     act = op.properties.get("act")
     if act is None:
         return None
@@ -201,7 +201,7 @@ def _act(op: Operation) -> Step | None:
     return Step("activation", None, act.function, act.parameter_values)
 
 
-def _with_activation(
+def with_activation(
     c: Converter,
     op: Operation,
     nest_of: Callable[[list[Step]], Nest],
@@ -209,7 +209,7 @@ def _with_activation(
     steps: Sequence[Step] = (),
 ) -> None:
     """The kernel with the op's activation in its epilogue, or in a kernel of its own, in place, when it is costly."""
-    act = _act(op)
+    act = activation_of(op)
     size = elements(shape_of(op.results[0]))
     out = c.buffer(size, layer_of(op) + "_out", act is not None and act.name in NON_NEGATIVE)
     c.places[op.results[0]] = out
@@ -247,7 +247,7 @@ def _conv2d(c: Converter, op: Operation) -> None:
         found = kernels.conv2d(*shapes, *window, groups.value.data, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
         return _stored(found, w)
 
-    _with_activation(c, op, nest, places)
+    with_activation(c, op, nest, places)
 
 
 def _dense(c: Converter, op: Operation) -> None:
@@ -257,7 +257,7 @@ def _dense(c: Converter, op: Operation) -> None:
         places["bias"] = c.place(op.operands[2])
     inputs, outputs = shape_of(w)
     rows = elements(shape_of(x)[:-1])
-    _with_activation(
+    with_activation(
         c, op, lambda steps: _stored(kernels.dense(rows, inputs, outputs, "bias" in places, steps), w), places
     )
 
@@ -269,14 +269,14 @@ def _pool(c: Converter, op: Operation) -> None:
     places = {"x": c.place(x)}
     nonnegative = places["x"].nonnegative
     if op.name == "nn.max_pool2d":
-        _with_activation(
+        with_activation(
             c, op, lambda s: kernels.pool2d("max", shape, kernel, out, strides, dilations, pads, s, nonnegative), places
         )
-        if nonnegative and _act(op) is None:
+        if nonnegative and activation_of(op) is None:
             c.places[op.results[0]].nonnegative = True
         return
     steps = _average_steps(c, op, places, shape, out)
-    _with_activation(
+    with_activation(
         c, op, lambda s: kernels.pool2d("add", shape, kernel, out, strides, dilations, pads, s), places, steps
     )
 
@@ -319,13 +319,13 @@ def _batch_norm(c: Converter, op: Operation) -> None:
     places = {"x": c.place(x), "scale": c.place(scale), "offset": c.place(offset)}
     steps = [Step("mul", "scale"), Step("add", "offset")]
     others = [("scale", per_channel), ("offset", per_channel)]
-    _with_activation(c, op, lambda s: kernels.elementwise(shape, row_major(shape), others, s), places, steps)
+    with_activation(c, op, lambda s: kernels.elementwise(shape, row_major(shape), others, s), places, steps)
 
 
 def _activation(c: Converter, op: Operation) -> None:
     size = elements(shape_of(op.operands[0]))
     places = {"x": c.place(op.operands[0])}
-    _with_activation(c, op, lambda s: kernels.elementwise([size], [1], epilogue=s), places)
+    with_activation(c, op, lambda s: kernels.elementwise([size], [1], epilogue=s), places)
 
 
 def broadcast_strides(shape: Sequence[int], out: Sequence[int]) -> list[int]:
@@ -340,7 +340,7 @@ def _prelu(c: Converter, op: Operation) -> None:
     places = {"x": c.place(x), "slope": c.place(slope)}
     others = [("slope", broadcast_strides(shape_of(slope), shape))]
     step = [Step("prelu", "slope")]
-    _with_activation(c, op, lambda s: kernels.elementwise(shape, row_major(shape), others, s), places, step)
+    with_activation(c, op, lambda s: kernels.elementwise(shape, row_major(shape), others, s), places, step)
 
 
 BINARY_STEPS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "max": "max", "min": "min", "where": "where"}
@@ -353,7 +353,7 @@ def _binary(c: Converter, op: Operation) -> None:
     strides = broadcast_strides(shape_of(a), shape)
     others = [("other", broadcast_strides(shape_of(b), shape))]
     step = [Step(BINARY_STEPS[op.name.removeprefix("nn.")], "other")]
-    _with_activation(c, op, lambda s: kernels.elementwise(shape, strides, others, s), places, step)
+    with_activation(c, op, lambda s: kernels.elementwise(shape, strides, others, s), places, step)
 
 
 def _softmax(c: Converter, op: Operation) -> None:
@@ -387,7 +387,7 @@ def _transpose(c: Converter, op: Operation) -> None:
     strides = row_major(shape)
     out = shape_of(op.results[0])
     places = {"x": c.place(op.operands[0])}
-    _with_activation(c, op, lambda s: kernels.elementwise(out, [strides[i] for i in permutation], epilogue=s), places)
+    with_activation(c, op, lambda s: kernels.elementwise(out, [strides[i] for i in permutation], epilogue=s), places)
 
 
 def _pad(c: Converter, op: Operation) -> None:
@@ -398,7 +398,7 @@ def _pad(c: Converter, op: Operation) -> None:
     guards = [Guard(Linear.of(-low[i], **{f"d{i}": 1}), n) for i, n in enumerate(shape)]
     offset = -sum(n * s for n, s in zip(low, strides, strict=True))
     places = {"x": c.place(op.operands[0])}
-    _with_activation(
+    with_activation(
         c,
         op,
         lambda s: kernels.elementwise(out, strides, epilogue=s, x_offset=offset, guards=guards, initial=float(value)),
@@ -412,7 +412,7 @@ def _slice(c: Converter, op: Operation) -> None:
     offset = sum(first * stride for first, stride in zip(start, strides, strict=True))
     picks = [step * stride for step, stride in zip(steps, strides, strict=True)]
     places = {"x": c.place(op.operands[0])}
-    _with_activation(c, op, lambda s: kernels.elementwise(sizes, picks, epilogue=s, x_offset=offset), places)
+    with_activation(c, op, lambda s: kernels.elementwise(sizes, picks, epilogue=s, x_offset=offset), places)
 
 
 REDUCTIONS: dict[str, Combine] = {"sum": "add", "mean": "add", "max": "max", "min": "min", "prod": "mul"}
@@ -431,7 +431,7 @@ def _reduce(c: Converter, op: Operation) -> None:
             return kernels.elementwise([elements(shape)], [1], epilogue=epilogue)
         return kernels.reduce_axes(REDUCTIONS[kind.data], shape, axes, epilogue, nonnegative)
 
-    _with_activation(c, op, nest, places, steps)
+    with_activation(c, op, nest, places, steps)
 
 
 def _concat(c: Converter, op: Operation) -> None:
@@ -479,9 +479,9 @@ CONVERSIONS: dict[str, Callable[[Converter, Any], None]] = {
 
 def convert(module: ModuleOp) -> None:
     """Replaces the function `main` by a loop-level program."""
-    from ml4f.passes import nn_recurrent_kernels
+    from ml4f.passes import nn_contraction_kernels, nn_recurrent_kernels
 
-    conversions = {**CONVERSIONS, **nn_recurrent_kernels.CONVERSIONS}
+    conversions = {**CONVERSIONS, **nn_contraction_kernels.CONVERSIONS, **nn_recurrent_kernels.CONVERSIONS}
     function = next(op for op in module.body.block.ops if isinstance(op, FuncOp))
     c = Converter()
     for i, arg in enumerate(function.body.block.args):

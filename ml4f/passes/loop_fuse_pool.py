@@ -10,6 +10,7 @@ from xdsl.passes import ModulePass
 
 from ml4f.backend.loop.fusion import fuse_pool
 from ml4f.backend.loop.nest import Nest
+from ml4f.backend.loop.pricing import price
 from ml4f.backend.loop.schedules import pooled_points
 from ml4f.backend.loop.search import choose_schedule
 from ml4f.passes.loop_rewriting import Program, fuse_calls
@@ -25,12 +26,15 @@ MORE_CYCLES = 1.05
 
 
 def worthwhile(producer: Nest, pool: Nest, fused: Nest) -> bool:
-    """Whether the fused kernel is about as fast as the two; it saves what lies between them in any case."""
+    """Whether the fused kernel fits the registers and is about as fast as the two; it saves what lies between them."""
     points = pooled_points(fused)
-    if points <= FREE_WINDOW or points > LARGEST_WINDOW:
-        return points <= FREE_WINDOW
-    apart = choose_schedule(producer)[1].cycles + choose_schedule(pool)[1].cycles
-    return choose_schedule(fused)[1].cycles <= MORE_CYCLES * apart
+    if points > LARGEST_WINDOW:
+        return False
+    best = choose_schedule(fused)[1]
+    cost = price(best.nest, best.schedule)
+    if points <= FREE_WINDOW or cost is None or not cost.feasible:
+        return cost is not None and cost.feasible
+    return best.cycles <= MORE_CYCLES * (choose_schedule(producer)[1].cycles + choose_schedule(pool)[1].cycles)
 
 
 @dataclass(frozen=True)

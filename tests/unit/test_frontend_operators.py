@@ -279,6 +279,145 @@ def variadic(op_type: str) -> Callable[[Case], str]:
     return lambda c: c.node(op_type, "x", c.random(c.shape[1], 1, 1), c.node("Neg", "x"), c.random(1))
 
 
+def arg_extreme(op_type: str) -> Callable[[Case], str]:
+    def build(c: Case) -> str:
+        axis = c.draw(1, 2, 3)
+        tied = c.node("Round", "x")
+        found = c.node(op_type, tied, axis=axis, keepdims=c.draw(0, 1), select_last_index=c.draw(0, 1))
+        return c.node("Cast", found, to=TensorProto.FLOAT)
+
+    return build
+
+
+def computed_matmul(c: Case) -> str:
+    """Both operands computed, one of them perhaps transposed, perhaps broadcast."""
+    other = c.node("Transpose", c.node("Tanh", "x"), perm=c.draw([0, 1, 3, 2], [0, 1, 3, 2], [0, 1, 3, 2]))
+    if c.draw(True, False):
+        other = c.node("ReduceMean", other, c.constant([1]), keepdims=1)
+    return c.node("MatMul", *c.draw(("x", other), (other, "x")))
+
+
+def constant_matmul(c: Case) -> str:
+    """A constant on the left, or with axes of its own, or a vector."""
+    rows, columns = c.shape[-2:]
+    return c.draw(
+        lambda: c.node("MatMul", c.random(3, rows), "x"),
+        lambda: c.node("MatMul", "x", c.random(c.shape[1], columns, 2)),
+        lambda: c.node("MatMul", "x", c.random(columns)),
+        lambda: c.node("MatMul", c.random(rows), "x"),
+    )()
+
+
+def general_gemm(c: Case) -> str:
+    """Any operand computed or constant, transposed or not, with a summand of any shape."""
+    a = c.node("Reshape", "x", c.constant([c.shape[1], -1]))
+    rows, depth = (int(np.prod(c.shape[2:])), c.shape[1]) if c.draw(0, 1) else (c.shape[1], int(np.prod(c.shape[2:])))
+    trans_a, trans_b = int(rows != c.shape[1] or depth == c.shape[1] != rows), c.draw(0, 1)
+    units = int(c.rng.integers(1, 6))
+    if c.draw(True, False):
+        b = c.random(*((units, depth) if trans_b else (depth, units)))
+    else:
+        b, units = c.node("Relu", a), rows
+        trans_b = 1 - trans_a
+    options = {"transA": trans_a, "transB": trans_b, "alpha": c.draw(1.0, 0.5), "beta": c.draw(1.0, 2.0)}
+    return c.node("Gemm", a, b, *c.draw([], [c.random(units)], [c.random(rows, 1)], [c.random(rows, units)]), **options)
+
+
+def conv_transpose(c: Case) -> str:
+    channels, rank = c.shape[1], len(c.shape) - 2
+    groups = c.draw(1, 1, channels)
+    kernel = [int(c.rng.integers(1, 5)) for _ in range(rank)]
+    strides = [int(c.rng.integers(1, 4)) for _ in range(rank)]
+    operands = ["x", c.random(channels, int(c.rng.integers(1, 4)), *kernel)]
+    operands += [c.random(int(c.constants[-1].dims[1]) * groups)] if c.draw(True, False) else []
+    options: dict[str, Any] = {"group": groups, "strides": strides, "dilations": [c.draw(1, 1, 2) for _ in kernel]}
+    choice = c.draw("pads", "same", "shape")
+    if choice == "pads":
+        options["pads"] = [int(c.rng.integers(0, k)) for k in kernel * 2]
+        options["output_padding"] = [int(c.rng.integers(0, s)) for s in strides]
+    elif choice == "same":
+        options["auto_pad"] = c.draw("SAME_UPPER", "SAME_LOWER")
+        options["dilations"] = [1] * rank
+        options["strides"] = [min(s, k) for s, k in zip(strides, kernel, strict=True)]
+    return c.node("ConvTranspose", *operands, **options)
+
+
+def layer_normalization(c: Case) -> str:
+    axis = c.draw(1, 2, 3, -1)
+    shape = c.shape[axis:]
+    return c.node("LayerNormalization", "x", c.random(*shape), *c.draw([], [c.random(*shape)]), axis=axis, epsilon=1e-3)
+
+
+def instance_normalization(c: Case) -> str:
+    return c.node("InstanceNormalization", "x", c.random(c.shape[1]), c.random(c.shape[1]), epsilon=1e-3)
+
+
+def group_normalization(c: Case) -> str:
+    c.opset = 21
+    twice = c.node("Concat", "x", c.node("Neg", "x"), axis=1)
+    n = 2 * c.shape[1]
+    return c.node("GroupNormalization", twice, c.random(n), c.random(n), num_groups=c.draw(1, 2, n), epsilon=1e-3)
+
+
+def rms_normalization(c: Case) -> str:
+    c.opset = 23
+    return c.node("RMSNormalization", "x", c.random(c.shape[-1]), axis=-1, epsilon=1e-3)
+
+
+def even(c: Case, factor: int = 4) -> str:
+    """The input with `factor` times the channels."""
+    return c.node("Concat", *(["x", c.node("Neg", "x"), c.node("Tanh", "x"), c.node("Abs", "x")][:factor]), axis=1)
+
+
+def space_to_depth(c: Case) -> str:
+    return c.node("SpaceToDepth", c.node("DepthToSpace", even(c), blocksize=2), blocksize=2)
+
+
+def depth_to_space(c: Case) -> str:
+    return c.node("DepthToSpace", even(c), blocksize=2, mode=c.draw("DCR", "CRD"))
+
+
+def pad_with_elements(c: Case) -> str:
+    c.opset = 19
+    amounts = [0, *c.rng.integers(0, 2, 3), 0, *c.rng.integers(-1, 3, 3)]
+    mode = c.draw("reflect", "edge", "wrap") if c.shape[1] > 2 else "edge"
+    return c.node("Pad", "x", c.constant(amounts), mode=mode)
+
+
+def gather_any(c: Case) -> str:
+    axis = c.draw(1, 2, 3)
+    return c.node("Gather", "x", c.constant(c.rng.integers(0, c.shape[axis], (2, 3))), axis=axis)
+
+
+def resize_any(c: Case) -> str:
+    mode = c.draw("linear", "cubic", "nearest")
+    options: dict[str, Any] = {
+        "coordinate_transformation_mode": c.draw("half_pixel", "asymmetric", "pytorch_half_pixel")
+    }
+    if mode == "nearest":
+        options["nearest_mode"] = c.draw("floor", "ceil", "round_prefer_ceil")
+    if c.draw(True, False):
+        return c.node("Resize", "x", "", c.constant([1, 1, c.draw(0.6, 1.5), 2], np.float32), mode=mode, **options)
+    if c.draw(True, False):
+        options["coordinate_transformation_mode"] = "align_corners"
+    sizes = [1, c.shape[1], *(int(n) for n in c.rng.integers(2, 12, 2))]
+    return c.node("Resize", "x", "", "", c.constant(sizes), mode=mode, **options)
+
+
+def power(c: Case) -> str:
+    base = c.node("Add", c.node("Abs", "x"), c.constant(0.3, np.float32))
+    return c.draw(
+        lambda: c.node("Pow", "x", c.constant(c.draw(1, 2, 3, 4, 5), np.float32)),
+        lambda: c.node("Pow", base, c.constant(c.draw(-1, -2, 0.5, 1.7, -0.3), np.float32)),
+        lambda: c.node("Pow", c.constant(2.5, np.float32), "x"),
+    )()
+
+
+def computed_clip(c: Case) -> str:
+    low = c.node("ReduceMean", "x", keepdims=0)
+    return c.node("Clip", "x", low, *c.draw([], [c.constant(0.5, np.float32)]))
+
+
 BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum")
 # fmt: off
 UNARY = (
@@ -296,8 +435,45 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
     *((name, compare(name)) for name in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
     *((name, logic(name)) for name in ("And", "Or", "Not")),
     *((name, reduce(name)) for name in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")),
+    *((name, reduce(name)) for name in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")),
+    *((name, arg_extreme(name)) for name in ("ArgMax", "ArgMin")),
     *((name, softmax(name)) for name in ("Softmax", "LogSoftmax")),
     ("AveragePool", pool("AveragePool")),
+    ("CastLike", lambda c: c.node("CastLike", c.node("Greater", "x", c.constant(0.0, np.float32)), "x")),
+    ("Clip", computed_clip),
+    ("ConvTranspose", conv_transpose),
+    (
+        "CumSum",
+        lambda c: c.node("CumSum", "x", c.constant(c.draw(1, 2, 3)), exclusive=c.draw(0, 1), reverse=c.draw(0, 1)),
+    ),
+    ("DepthToSpace", depth_to_space),
+    ("Gather", gather_any),
+    ("Gemm", general_gemm),
+    ("GlobalLpPool", lambda c: c.node("GlobalLpPool", "x", p=c.draw(1, 2))),
+    ("GroupNormalization", group_normalization),
+    ("Hardmax", lambda c: c.node("Hardmax", "x", axis=c.draw(1, 2, 3, -1))),
+    ("InstanceNormalization", instance_normalization),
+    (
+        "LRN",
+        lambda c: c.node(
+            "LRN", even(c), size=c.draw(1, 3, 5), alpha=0.3, beta=c.draw(0.5, 0.75), bias=c.draw(1.0, 2.0)
+        ),
+    ),
+    ("LayerNormalization", layer_normalization),
+    ("LpNormalization", lambda c: c.node("LpNormalization", "x", p=c.draw(1, 2), axis=c.draw(1, 2, -1))),
+    ("LpPool", lambda c: c.node("LpPool", "x", p=c.draw(1, 2), kernel_shape=[2, 3], strides=[c.draw(1, 2), 1])),
+    ("MatMul", computed_matmul),
+    ("MatMul", constant_matmul),
+    ("Mean", variadic("Mean")),
+    ("MeanVarianceNormalization", lambda c: c.node("MeanVarianceNormalization", "x", axes=c.draw([0, 2, 3], [1], [3]))),
+    ("PRelu", lambda c: c.node("PRelu", "x", c.node("GlobalMaxPool", "x"))),
+    ("Pad", pad_with_elements),
+    ("RMSNormalization", rms_normalization),
+    ("ReduceLogSum", lambda c: c.node("ReduceLogSum", c.node("Exp", "x"), c.constant([c.draw(1, 2, 3)]))),
+    ("Resize", resize_any),
+    ("Shrink", lambda c: c.node("Shrink", "x", bias=c.draw(0.0, 0.3), lambd=c.draw(0.5, 0.2))),
+    ("SpaceToDepth", space_to_depth),
+    ("Trilu", lambda c: c.node("Trilu", "x", c.constant(c.draw(0, 1, -1)), upper=c.draw(0, 1))),
     ("BatchNormalization", normalization),
     ("Cast", lambda c: c.node("Cast", c.node("Cast", c.node("Relu", "x"), to=TensorProto.BOOL), to=TensorProto.FLOAT)),
     ("Clip", lambda c: c.node("Clip", "x", c.constant(-0.5, np.float32), c.draw("", c.constant(0.75, np.float32)))),
@@ -313,7 +489,7 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
     ("MaxPool", pool("MaxPool")),
     ("PRelu", prelu),
     ("Pad", pad),
-    ("Pow", lambda c: c.node("Pow", "x", c.constant(c.draw(1, 2, 3), np.float32))),
+    ("Pow", power),
     ("Reshape", reshape),
     ("Resize", resize),
     ("Slice", slice_),
@@ -353,5 +529,17 @@ def test_softmax_over_several_dimensions() -> None:
     case.check(case.node("Softmax", case.node("Transpose", "x", perm=[0, 2, 3, 1]), axis=2))
 
 
+@pytest.mark.parametrize("build", [conv_transpose, instance_normalization])
+def test_more_in_one_dimension(build: Callable[[Case], str]) -> None:
+    for seed in range(16):
+        case = images(seed, rank=1)
+        case.check(build(case))
+
+
+def test_swish() -> None:
+    case = images(3, opset=24)
+    case.check(case.node("Swish", "x", alpha=0.5))
+
+
 def test_every_operator_has_a_case() -> None:
-    assert {name for name, _ in CASES} | {"Gelu"} | set(RECURRENT) == set(HANDLERS)
+    assert {name for name, _ in CASES} | {"Gelu", "Swish"} | set(RECURRENT) == set(HANDLERS)

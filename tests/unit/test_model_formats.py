@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ml4f.frontend import guards
-from ml4f.frontend.importer_ops import HANDLERS
 from ml4f.frontend.keras_activations import ACTIVATIONS
 from ml4f.frontend.keras_onnx import LAYERS
 from ml4f.frontend.keras_operations import OPERATIONS, TENSORFLOW_FUNCTIONS
@@ -40,9 +39,8 @@ def layer_classes() -> list[str]:
         (listed(section("Activations").split("attribute:")[1].split("\n\n")[0]), ACTIVATIONS),
         (listed(section("Operators of functional models").split("by class:")[1].split("Functions")[0]), OPERATIONS),
         (listed(section("Operators of functional models").split("Keras 2 models:")[1]), TENSORFLOW_FUNCTIONS),
-        (listed(section("ONNX operators").split("; and any other")[0]), HANDLERS),
     ],
-    ids=["layers", "activations", "operations", "TensorFlow functions", "ONNX operators"],
+    ids=["layers", "activations", "operations", "TensorFlow functions"],
 )
 def test_the_page_lists_what_the_code_has(page: list[str], code: Iterable[str]) -> None:
     assert sorted(page) == sorted(code)

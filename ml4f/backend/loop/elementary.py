@@ -202,6 +202,11 @@ def _sign(e: Emitter, x: Value) -> Value:
     return e.fselect("gt", x, zero, e.constant(1.0), e.fselect("lt", x, zero, e.constant(-1.0), x))
 
 
+def _to_int32(e: Emitter, x: Value) -> Value:
+    """The bits of the integer: the last thing that is done to an output."""
+    return e.to_int(x)
+
+
 ACTIVATIONS: dict[str, ActivationInfo] = {
     "linear": ActivationInfo(_linear, reference.linear, 0, 0),
     "relu": ActivationInfo(_relu, reference.relu, 0, 1),
@@ -222,6 +227,7 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "ceil": ActivationInfo(_ceil, reference.ceil, 0, 4),
     "round": ActivationInfo(_round, reference.round_half_even, 0, 4),
     "sign": ActivationInfo(_sign, reference.sign, 0, 4),
+    "to_int32": ActivationInfo(_to_int32, reference.to_int32, 0, 1),
     "step": ActivationInfo(_step, reference.step, 0, 3),
     "exp": ActivationInfo(transcendental.exp, reference.exp, 1, 7),
     "exp_nonpositive": ActivationInfo(transcendental.exp_nonpositive, reference.exp, 1, 7),

@@ -126,6 +126,11 @@ def sign(x: np.ndarray) -> np.ndarray:
 
 
 @_definition
+def to_int32(x: np.ndarray) -> np.ndarray:
+    return np.clip(np.nan_to_num(x), -(2.0**31), 2.0**31 - 1).astype(np.int32).view(np.float32)
+
+
+@_definition
 def step(x: np.ndarray) -> np.ndarray:
     return np.where(x > 0, 1.0, 0.0)
 

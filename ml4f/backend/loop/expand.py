@@ -341,6 +341,8 @@ class _Expansion:
             for key in accumulators
         ]
         weight = self.weight_addressing(env) if self.layout is not None else None
+        if self.nest.has("v"):
+            weight = self.factor_addressing(env)
         for k_step in steps:
             terms: list[tuple[Point, Address, Address | None]] = []
             for point in k_step:
@@ -422,6 +424,18 @@ class _Expansion:
                 rank += stride * (point[dim] if positions is None else positions[point[dim]])
             index = layout.tile_index(steps, {d: key[i] for d, i in places.items()})
             return Address(operand, offset + (rank * filters + index) * size, frozen)
+
+        return address
+
+    def factor_addressing(self, env: Environment) -> Callable[[dict[str, int], Point], Address]:
+        """Where the second factor of a term lies that is computed, and so not packed."""
+        base, terms = self.base_address("v", env)
+        map_, operand, dims = self.nest.by_role["v"].map, self.operand_index["v"], self.nest.parallel_dims
+
+        def address(point: dict[str, int], key: Point) -> Address:
+            offset = base + sum(4 * map_.coefficient(d) * o for d, o in point.items())
+            offset += sum(4 * map_.coefficient(d) * o for d, o in zip(dims, key, strict=True))
+            return Address(operand, offset, terms)
 
         return address
 

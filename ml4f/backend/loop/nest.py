@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
+from math import prod
 from typing import Literal
+
+import numpy as np
 
 Combine = Literal["mac", "add", "max", "min", "mul", "copy"]
 """How a term joins the accumulator: `acc + x*w`, `acc + x`, `max(acc, x)`, `min(acc, x)`, `acc * x`, or `x` itself
@@ -58,7 +60,8 @@ class Linear:
 class Operand:
     """One pointer of a nest: its role and where the element of a point lies, in elements from the pointer.
 
-    Roles: `x` the input, `w` the weights, `bias`, `out`; any other name is an operand of the epilogue.
+    Roles: `x` the input, `w` constant weights, which are packed, or `v` computed ones, which are not; `bias`, `out`;
+    any other name is an operand of the epilogue.
     `element` is the type in memory, `f32` or `f16` (weights only; 2 bytes, widened when loaded).
     """
 
@@ -147,7 +150,8 @@ class Nest:
     @cached_property
     def filter_dims(self) -> tuple[str, ...]:
         """The parallel dims that the weights depend on, outermost first."""
-        return tuple(d for d in self.parallel_dims if self.has("w") and self.by_role["w"].map.mentions(d))
+        factor = self.by_role.get("w", self.by_role.get("v"))
+        return tuple(d for d in self.parallel_dims if factor is not None and factor.map.mentions(d))
 
     def terms(self) -> int:
         """The number of (parallel, reduction) points, padding included: nominal MACs of a convolution."""
@@ -215,14 +219,17 @@ def steps_of(segments: Segments) -> Iterator[tuple[int, int, int]]:
         start += step * count
 
 
-def guard_signature(nest: Nest, ranges: Mapping[str, range], guards: Sequence[Guard]) -> tuple[bool, ...]:
-    """Which of the points of `ranges` satisfy all `guards`, in lexicographic order."""
-    dims = list(ranges)
-    return tuple(
-        all(0 <= g.expr(p) < g.extent for g in guards)
-        for values in product(*ranges.values())
-        for p in (dict(zip(dims, values, strict=True)),)
-    )
+def _where_guards_hold(guards: Sequence[Guard], dim: str, extent: int, others: Mapping[str, range]) -> np.ndarray:
+    """[point of `dim`, point of the other dims]: whether all guards hold there."""
+    shape = [len(r) for r in others.values()]
+    grid = dict(zip(others, np.indices(shape).reshape(len(shape), prod(shape)), strict=True))
+    holds = np.ones((extent, prod(shape)), dtype=bool)
+    points = np.arange(extent)[:, None]
+    for guard in guards:
+        value = guard.expr.constant + guard.expr.coefficient(dim) * points
+        value = value + sum(c * grid[d] for d, c in guard.expr.terms if d != dim)
+        holds &= (value >= 0) & (value < guard.extent)
+    return holds
 
 
 def uniform_segments(nest: Nest, dim: str, step: int, limit: int | None = None) -> Segments:
@@ -235,10 +242,11 @@ def uniform_segments(nest: Nest, dim: str, step: int, limit: int | None = None) 
     guards = [g for g in (*nest.guards, *nest.pool_guards) if g.expr.mentions(dim)]
     others = {d: range(nest.extents[d]) for g in guards for d, _ in g.expr.terms if d != dim}
     segments: list[list[int]] = []
+    holds = _where_guards_hold(guards, dim, extent, others)
     previous: object = None
     for start in range(0, extent, step):
         size = min(step, extent - start)
-        signature = (size, guard_signature(nest, {**others, dim: range(start, start + size)}, guards) if guards else ())
+        signature = (size, holds[start : start + size].tobytes())
         if segments and signature == previous:
             segments[-1][1] += 1
         else:

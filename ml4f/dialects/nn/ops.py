@@ -141,7 +141,8 @@ class ConstOp(IRDLOperation):
         assert isinstance(data, BytesAttr)
         flat = np.frombuffer(data.data, dtype="<f4")
         shape = shape_of(self.result)
-        return (np.broadcast_to(flat, shape) if flat.size == 1 else flat.reshape(shape)).astype(np.float32, copy=False)
+        whole = np.broadcast_to(flat[0], shape) if flat.size == 1 else flat.reshape(shape)
+        return whole.astype(np.float32, copy=False)
 
     def verify_(self) -> None:
         if self.value.type != self.result.type:

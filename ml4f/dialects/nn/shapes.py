@@ -148,3 +148,32 @@ def recurrent(gates: int, x: Shape, w: Shape, r: Shape, bias_: Shape, state: Sha
     bias(r[1], bias_)
     bias(r[0], state)
     return x[0], r[0]
+
+
+def matmul(a: Shape, b: Shape) -> Shape:
+    """a [..., m, k], b [..., k, n]; the other axes broadcast."""
+    if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+        raise ValueError(f"needs [..., m, k] and [..., k, n], not {list(a)} and {list(b)}")
+    return (*broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+def conv_transpose2d(
+    x: Shape,
+    w: Shape,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    output_pads: Sequence[int],
+    groups: int = 1,
+) -> Shape:
+    """x [h, w, c], w [kh, kw, c, f / groups]; pads: top, left, bottom, right; output_pads: more rows, more columns."""
+    if len(x) != 3 or len(w) != 4 or w[2] != x[2] or groups < 1 or x[2] % groups:
+        raise ValueError(f"needs x [h, w, c] and weights [kh, kw, c, f / groups], not {list(x)} and {list(w)}")
+    if not len(strides) == len(dilations) == len(output_pads) == 2 or len(pads) != 4 or min((*strides, *dilations)) < 1:
+        raise ValueError("needs two positive strides and dilations, two output pads and four pads")
+    extents = [
+        (x[i] - 1) * strides[i] + (w[i] - 1) * dilations[i] + 1 + output_pads[i] - pads[i] - pads[i + 2] for i in (0, 1)
+    ]
+    if min(extents) < 1:
+        raise ValueError(f"the output would be empty, {extents}")
+    return (*extents, w[3] * groups)

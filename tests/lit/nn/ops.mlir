@@ -14,6 +14,8 @@ func.func @main(%image : tensor<8x9x4xf32>, %vector : tensor<6xf32>) -> tensor<6
   %matrix = nn.const {value = dense<1.5> : tensor<6x5xf32>} : tensor<6x5xf32>
   // CHECK-NEXT: %b5 = nn.const {value = dense<[1.000000e+00, 2.000000e+00, 3.000000e+00, 4.000000e+00, 5.000000e+00]>
   %b5 = nn.const {value = dense<[1.0, 2.0, 3.0, 4.0, 5.0]> : tensor<5xf32>} : tensor<5xf32>
+  // CHECK-NEXT: %b4 = nn.const
+  %b4 = nn.const {value = dense<2.5> : tensor<4xf32>} : tensor<4xf32>
   // CHECK-NEXT: %b6 = nn.const
   %b6 = nn.const {value = dense<-1.0> : tensor<6xf32>} : tensor<6xf32>
 
@@ -62,6 +64,11 @@ func.func @main(%image : tensor<8x9x4xf32>, %vector : tensor<6xf32>) -> tensor<6
   %reshape = nn.reshape %reduce : tensor<2x6xf32>
   // CHECK-NEXT: %transpose = nn.transpose %reshape {permutation = array<i64: 1, 0>, source = #nn.source<"a/b:0", [1, 0]>} : tensor<6x2xf32>
   %transpose = nn.transpose %reshape {permutation = array<i64: 1, 0>, source = #nn.source<"a/b:0", [1, 0]>} : tensor<6x2xf32>
+  // CHECK-NEXT: %product = nn.matmul %reshape, %reshape {transpose_a, act = #nn.act<"relu">} : tensor<6x6xf32>
+  // GENERIC:    %product = "nn.matmul"(%reshape, %reshape) <{transpose_a, act = #nn.act<"relu">}> : (tensor<2x6xf32>, tensor<2x6xf32>) -> tensor<6x6xf32>
+  %product = nn.matmul %reshape, %reshape {transpose_a, act = #nn.act<"relu">} : tensor<6x6xf32>
+  // CHECK-NEXT: %stretch = nn.conv_transpose2d %image, %half, %b4 {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 1, 0, 0, 1>, output_pads = array<i64: 1, 0>, groups = 2} : tensor<16x10x4xf32>
+  %stretch = nn.conv_transpose2d %image, %half, %b4 {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 1, 0, 0, 1>, output_pads = array<i64: 1, 0>, groups = 2} : tensor<16x10x4xf32>
   // CHECK-NEXT: %row = nn.slice
   %row = nn.slice %reshape {start = array<i64: 0, 0>, strides = array<i64: 1, 1>, sizes = array<i64: 1, 6>} : tensor<1x6xf32>
   %result = nn.reshape %row : tensor<6xf32>

@@ -120,3 +120,15 @@ func.func @main(%x : tensor<5x2xf32>, %h : tensor<3xf32>, %w : tensor<2x12xf32>,
   %y = nn.lstm %x, %w, %r, %b, %h, %h {activations = [#nn.act<"sigmoid">]} : tensor<1x3xf32>
   func.return
 }
+// -----
+// CHECK: needs [..., m, k] and [..., k, n], not [2, 3] and [2, 3]
+func.func @main(%a : tensor<2x3xf32>) {
+  %y = nn.matmul %a, %a : tensor<2x2xf32>
+  func.return
+}
+// -----
+// CHECK: the result's shape is [6, 4, 2], not [5, 4, 2]
+func.func @main(%a : tensor<3x4x2xf32>, %w : tensor<2x1x2x2xf32>) {
+  %y = nn.conv_transpose2d %a, %w {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, output_pads = array<i64: 0, 0>, groups = 1} : tensor<5x4x2xf32>
+  func.return
+}

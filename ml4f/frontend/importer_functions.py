@@ -1,0 +1,218 @@
+"""Handlers of ONNX operators that are made of several elementwise steps or pools."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from xdsl.dialects.builtin import IntegerAttr, i64
+
+from ml4f.dialects.nn import ActAttr, numbers
+from ml4f.dialects.nn import ops as nn
+from ml4f.frontend import importer_arithmetic as arithmetic
+from ml4f.frontend import importer_windows as windows
+from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer_masks import cast
+from ml4f.frontend.importer_steps import Steps
+
+LARGEST_POWER = 64
+"""Whole exponents up to it are products; the error grows with their number."""
+
+
+def power(importer: Importer, node: Node) -> None:
+    """Pow with a constant exponent, or of a positive constant."""
+    base, exponent = node.proto.input[:2]
+    output = node.proto.output[0]
+    steps = Steps(importer, node)
+    constant = importer.const(exponent)
+    if constant is None:
+        _exponential(importer, steps, base, exponent, output)
+        return
+    values = set(np.ravel(constant.astype(np.float64)).tolist())
+    if len(values) != 1:
+        raise NotSupported(f"{len(values)} different exponents; one constant exponent is supported")
+    value = values.pop()
+    if value in (1.0, 2.0, 0.5, -1.0) and np.broadcast_shapes(importer.shape(base), constant.shape) == importer.shape(
+        base
+    ):
+        arithmetic.power(importer, node)
+    elif value == int(value) and 1 <= abs(value) <= LARGEST_POWER:
+        _whole_power(steps, base, int(value), constant, output)
+    elif value == int(value):
+        raise NotSupported(f"the exponent {value:g}; whole exponents up to {LARGEST_POWER} are supported, without 0")
+    else:
+        scaled = steps.binary(nn.MulOp, steps.activation("log", base), steps.constant(constant))
+        steps.activation("exp", scaled, output=output)
+
+
+def _whole_power(steps: Steps, base: str, exponent: int, constant: np.ndarray, output: str) -> None:
+    """By squaring; a negative base keeps its sign."""
+    result, square, rest = "", base, abs(exponent)
+    while rest:
+        if rest & 1:
+            result = steps.binary(nn.MulOp, result, square) if result else square
+        rest >>= 1
+        square = steps.activation("square", square) if rest else square
+    if exponent < 0:
+        result = steps.activation("reciprocal", result)
+    steps.binary(nn.MulOp, result, steps.constant(np.ones_like(constant, dtype=np.float32)), output)
+
+
+def _exponential(importer: Importer, steps: Steps, base: str, exponent: str, output: str) -> None:
+    """A positive constant to a computed power."""
+    constant = importer.const(base)
+    if constant is None or np.min(constant) <= 0:
+        raise NotSupported("neither a constant exponent nor a positive constant base")
+    scaled = steps.binary(nn.MulOp, exponent, steps.constant(np.log(constant.astype(np.float64))))
+    steps.activation("exp", scaled, output=output)
+
+
+def mean(importer: Importer, node: Node) -> None:
+    """The mean of any number of inputs."""
+    names = list(node.proto.input)
+    steps = Steps(importer, node)
+    total = names[0]
+    for name in names[1:]:
+        total = steps.binary(nn.AddOp, total, name)
+    steps.binary(nn.MulOp, total, 1 / len(names), node.proto.output[0])
+
+
+def cast_like(importer: Importer, node: Node) -> None:
+    """Cast to the type of another value; all that are computed are floats or masks."""
+    other = node.proto.input[1]
+    constant = importer.const(other)
+    if constant is not None and constant.dtype.kind not in "fb":
+        raise NotSupported("only casts to float types")
+    is_bool = constant.dtype.kind == "b" if constant is not None else other in importer.masks
+    kind = onnx.TensorProto.BOOL if is_bool else onnx.TensorProto.FLOAT
+    proto = onnx.helper.make_node("Cast", [node.proto.input[0]], list(node.proto.output), name=node.layer, to=kind)
+    cast(importer, Node(proto, 0, node.opset))
+
+
+def clip(importer: Importer, node: Node, plain: Callable[[Importer, Node], None]) -> None:
+    """Clip; `plain` does it where the bounds are constants."""
+    bounds = [*node.proto.input[1:3], "", ""][:2]
+    if all(not name or name in importer.constants for name in bounds):
+        plain(importer, node)
+        return
+    steps, value = Steps(importer, node), node.proto.input[0]
+    pairs = [(op, name) for op, name in zip((nn.MaxOp, nn.MinOp), bounds, strict=True) if name]
+    for index, (op, name) in enumerate(pairs):
+        value = steps.binary(op, value, name, node.proto.output[0] if index == len(pairs) - 1 else None)
+
+
+def computed_prelu(importer: Importer, node: Node) -> None:
+    """max(x, 0) + slope * min(x, 0)."""
+    x, slope = node.proto.input
+    steps = Steps(importer, node)
+    negative = steps.binary(nn.MulOp, steps.binary(nn.MinOp, x, 0.0), slope)
+    steps.binary(nn.AddOp, steps.activation("relu", x), negative, node.proto.output[0])
+
+
+def shrink(importer: Importer, node: Node) -> None:
+    """x - bias above lambd, x + bias below -lambd, 0 between."""
+    x, output = node.proto.input[0], node.proto.output[0]
+    bias, limit = float(node.get("bias", 0.0)), float(node.get("lambd", 0.5))
+    steps = Steps(importer, node)
+    outside = steps.activation("step", steps.binary(nn.SubOp, steps.activation("abs", x), limit))
+    moved = steps.binary(nn.SubOp, x, steps.binary(nn.MulOp, steps.activation("sign", x), bias)) if bias else x
+    steps.binary(nn.WhereOp, moved, outside, output)
+
+
+def swish(importer: Importer, node: Node) -> None:
+    """x * sigmoid(alpha * x)."""
+    x, alpha = node.proto.input[0], float(node.get("alpha", 1.0))
+    if alpha == 1:
+        arithmetic.emit_activation(importer, node, "silu")
+        return
+    steps = Steps(importer, node)
+    steps.binary(nn.MulOp, x, steps.activation("sigmoid", steps.binary(nn.MulOp, x, alpha)), node.proto.output[0])
+
+
+def local_response_normalization(importer: Importer, node: Node) -> None:
+    """x / (bias + alpha / size * sum of squares of neighbouring channels)^beta."""
+    size = int(node.get("size", 1))
+    if size % 2 == 0:
+        raise NotSupported(f"size {size}; runtimes do not agree on which channels an even number takes, use an odd one")
+    tensor, x, shape = windows.channels_last(importer, node.proto.input[0])
+    height, width, channels = shape
+    rows = (height * width, channels, 1)
+    square = importer.emit(nn.ActivationOp, [x], shape, act=ActAttr.of("square"))
+    pads = (0, size // 2, 0, size // 2)
+    means = importer.emit(
+        nn.AvgPool2dOp,
+        [importer.reshaped(square, rows)],
+        rows,
+        kernel=numbers((1, size)),
+        strides=numbers((1, 1)),
+        dilations=numbers((1, 1)),
+        pads=numbers(pads),
+        count_include_pad=IntegerAttr(1, i64),
+    )
+    steps = Steps(importer, node)
+    order = (0, *range(2, len(tensor.shape)), 1)
+    sums = steps.value(Tensor(importer.reshaped(means, shape), tensor.shape, order))
+    base = steps.binary(
+        nn.AddOp, steps.binary(nn.MulOp, sums, float(node.get("alpha", 1e-4))), float(node.get("bias", 1.0))
+    )
+    beta = float(node.get("beta", 0.75))
+    root = steps.activation("exp", steps.binary(nn.MulOp, steps.activation("log", base), -beta))
+    steps.binary(nn.MulOp, node.proto.input[0], root, node.proto.output[0])
+
+
+def lp_pool(importer: Importer, node: Node) -> None:
+    """(sum |x|^p)^(1/p) of each window, or of all pixels of each channel."""
+    order = int(node.get("p", 2))
+    if order not in (1, 2):
+        raise NotSupported(f"p {order}; 1 and 2 are supported")
+    source, output = node.proto.input[0], node.proto.output[0]
+    steps = Steps(importer, node)
+    powers = steps.activation("abs" if order == 1 else "square", source)
+    if node.op_type == "GlobalLpPool":
+        total = steps.reduce("sum", powers, list(range(2, len(importer.shape(source)))))
+    else:
+        kernel = node.ints("kernel_shape")
+        pooled = steps.fresh()
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.proto.attribute if a.name != "p"}
+        proto = onnx.helper.make_node("AveragePool", [powers], [pooled], name=node.layer, **attributes)
+        proto.attribute.append(onnx.helper.make_attribute("count_include_pad", 1))
+        windows.average_pool(importer, Node(proto, 0, node.opset))
+        total = steps.binary(nn.MulOp, pooled, float(math.prod(kernel)))
+    if order == 1:
+        importer.result(output, importer.tensor(total))
+    else:
+        steps.activation("sqrt", total, output=output)
+
+
+def hardmax(importer: Importer, node: Node) -> None:
+    """1 at the first largest element along an axis, else 0."""
+    source = node.proto.input[0]
+    shape = importer.shape(source)
+    axis = int(node.get("axis", -1 if importer.opset >= 13 else 1)) % max(len(shape), 1)
+    if importer.opset < 13 and axis != len(shape) - 1:
+        raise NotSupported("over several dimensions; export the model with opset 13 or newer")
+    steps = Steps(importer, node)
+    count = shape[axis]
+    positions = np.arange(count, dtype=np.float32).reshape([count if a == axis else 1 for a in range(len(shape))])
+    largest = steps.reduce("max", source, [axis])
+    other = steps.activation("step", steps.binary(nn.SubOp, largest, source))
+    number = steps.binary(nn.AddOp, steps.binary(nn.MulOp, other, float(count)), steps.constant(positions))
+    first = steps.reduce("min", number, [axis])
+    behind = steps.activation("step", steps.binary(nn.SubOp, number, first))
+    steps.binary(nn.SubOp, steps.constant(1.0), behind, node.proto.output[0])
+
+
+HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
+    "CastLike": cast_like,
+    "GlobalLpPool": lp_pool,
+    "Hardmax": hardmax,
+    "LRN": local_response_normalization,
+    "LpPool": lp_pool,
+    "Mean": mean,
+    "Pow": power,
+    "Shrink": shrink,
+    "Swish": swish,
+}
+"""ONNX operator → the function that emits it."""
