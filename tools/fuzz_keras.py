@@ -25,8 +25,8 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-FORMATS = ("h5", "keras", "keras2.h5", "tfjs", "onnx")
-"""Keras 3 .h5 and .keras, Keras 2 .h5, TF.js layers model (of Keras 2), ONNX by tf2onnx."""
+FORMATS = ("h5", "keras", "keras2.h5", "tfjs", "onnx", "tflite")
+"""Keras 3 .h5 and .keras, Keras 2 .h5, TF.js layers model (of Keras 2), ONNX by tf2onnx, TensorFlow Lite."""
 TOLERANCE = 1e-4
 """Of the largest output."""
 MAX_ELEMENTS = 1500
@@ -129,7 +129,10 @@ class Generator:
         """With random weights, an input, and what TensorFlow makes of it."""
         self.randomise(model)
         x = self.rng.standard_normal((2, *shape)).astype(np.float32)
-        y = np.asarray(model(x, training=False))
+        try:
+            y = np.asarray(model(x, training=False))
+        except Exception as error:  # layers that were built for another shape
+            raise Rejected(str(error)) from None
         if not np.isfinite(y).all() or np.abs(y).max(initial=0) > MAX_OUTPUT:
             raise Rejected("outputs too large")
         return Network(model, x, y, self.version)
@@ -423,6 +426,8 @@ def save(network: Network, kind: str, folder: Path) -> Path:
         return save_tfjs(network.model, folder / "model.tfjs", shard_bytes=1000)
     if kind == "onnx":
         return save_onnx(network, folder / "model.onnx")
+    if kind == "tflite":
+        return save_tflite(network, folder / "model.tflite")
     path = folder / f"model.{kind}"
     network.model.save(path)
     return path
@@ -479,6 +484,28 @@ def save_onnx(network: Network, path: Path) -> Path:
     return path
 
 
+def save_tflite(network: Network, path: Path) -> Path:
+    """By TensorFlow's converter, at batch 1; Rejected if it does not take the model, or its own result is another."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((1, *network.x.shape[1:]), tf.float32, name="input")]
+    function = tf.function(lambda x: network.model(x, training=False), input_signature=signature)
+    try:
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], network.model)
+        data = converter.convert()
+        path.write_bytes(data)
+        interpreter = tf.lite.Interpreter(model_content=data)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], network.x[:1])
+        interpreter.invoke()
+        y = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    except Exception as error:  # the converter's own errors
+        raise Rejected(f"tflite: {error}") from None
+    if difference(y, network.y[:1]) > TOLERANCE:
+        raise Rejected("the converter gives another result")
+    return path
+
+
 # Comparing
 
 
@@ -491,7 +518,14 @@ def difference(result: np.ndarray, expected: np.ndarray) -> float:
 
 
 def outputs(path: Path, x: np.ndarray, level: str) -> np.ndarray:
-    """ml4f's outputs for some inputs: of the nn level in numpy, or of the machine code."""
+    """ml4f's outputs for some inputs: of its ONNX model, of the nn level in numpy, or of the machine code."""
+    if level == "onnx":
+        from ml4f.frontend import load_model
+        from ml4f.reference import Reference
+
+        proto = load_model(path).proto
+        reference = Reference(proto)
+        return np.stack([reference.run([row[None]])[proto.graph.output[0].name].ravel() for row in x])
     if level == "nn":
         from ml4f.frontend import load_model
         from ml4f.frontend.importer import import_onnx
@@ -567,7 +601,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of the first network")
     parser.add_argument("--count", type=int, default=50, help="networks a format")
-    parser.add_argument("--level", choices=("nn", "machine", "validate"), default="nn")
+    parser.add_argument("--level", choices=("onnx", "nn", "machine", "validate"), default="nn")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--keep", type=Path, help="keep the files in this folder")
     options = parser.parse_args()

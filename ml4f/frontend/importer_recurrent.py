@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, UnitAttr, i64
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, UnitAttr, f64, i64
 from xdsl.ir import Attribute, SSAValue
 
 from ml4f.dialects.nn import ActAttr, numbers
@@ -158,6 +158,8 @@ class _Recurrent:
             operands.append(self.state(6, index, units))
             if self.inputs[7] and np.any(self.constant(7)[index]):
                 operands.append(self.constant(7)[index])
+            limit = node_metadata(self.node, "cell_clip")
+            properties["cell_clip"] = FloatAttr(float(limit), f64) if limit else None
             properties["cell"] = UnitAttr() if self.y_c else None
         if kind is GruOp and self.node.get("linear_before_reset", 0):
             operands[2] = np.concatenate([bias[: 2 * units], biases[2 * units : width]])
@@ -204,6 +206,11 @@ class _Recurrent:
     def name(self, name: str, value: SSAValue, shape: tuple[int, ...]) -> None:
         assert prod(shape) == prod(nn.shape_of(value))
         self.importer.result(name, Tensor(value, shape, tuple(range(len(shape)))))
+
+
+def node_metadata(node: Node, key: str) -> str | None:
+    """What a front end says about a node that ONNX has no attribute for."""
+    return next((entry.value for entry in node.proto.metadata_props if entry.key == key), None)
 
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = dict.fromkeys(OPERATIONS, recurrent)

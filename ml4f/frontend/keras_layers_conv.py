@@ -150,6 +150,57 @@ def separable(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
     return translate
 
 
+def transposed(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
+    """Conv1DTranspose, Conv2DTranspose: what 'valid' and 'same' convolutions of that output take away is added."""
+
+    def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
+        x, first = spatial_input(c, inputs, rank)
+        filters, window = c.whole("filters"), c.sizes("kernel_size", rank)
+        if c.whole("groups", 1) != 1:
+            raise Refused("a transposed convolution in groups")
+        expected = [("kernel", (*window, filters, x.shape[1]))] + (
+            [("bias", (filters,))] if c.get("use_bias", True) else []
+        )
+        kernel, *bias = c.weights(expected)
+        strides, dilations = c.sizes("strides", rank, 1), c.sizes("dilation_rate", rank, 1)
+        more = c.get("output_padding")
+        extra = [None] * rank if more is None else ([more] * rank if isinstance(more, int) else list(more))
+        starts, ends, missing, extents = [], [], [], []
+        for n, k, s, d, m in zip(x.shape[2:], window, strides, dilations, extra, strict=True):
+            extent, before, after = _transposed_extent(c, n, (k - 1) * d + 1, s, m)
+            starts.append(before)
+            ends.append(after)
+            missing.append(extent - ((n - 1) * s + (k - 1) * d + 1 - before - after))
+            extents.append(extent)
+        y = c.emit(
+            "ConvTranspose",
+            [x, _filters_first(kernel), *bias],
+            (1, filters, *extents),
+            kernel_shape=list(window),
+            strides=list(strides),
+            dilations=list(dilations),
+            pads=[*starts, *ends],
+            output_padding=missing,
+        )
+        return activate(c, c.from_channels_first(y, first))
+
+    return translate
+
+
+def _transposed_extent(c: LayerContext, size: int, reach: int, stride: int, more: int | None) -> tuple[int, int, int]:
+    """The output's extent along an axis, and how much of the whole sum is cut off in front and behind."""
+    padding = c.get("padding", "valid")
+    if padding not in ("valid", "same"):
+        raise Refused(f"its padding is {str(padding)[:80]}; valid and same are supported")
+    same = padding == "same"
+    if more is None:
+        extent = size * stride + (0 if same else max(reach - stride, 0))
+    else:
+        extent = (size - 1) * stride + reach + more - (2 * (reach // 2) if same else 0)
+    total = max(0, (size - 1) * stride + reach - extent) if same else 0
+    return extent, total // 2, total - total // 2
+
+
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Conv1D": convolution(1),
     "Conv2D": convolution(2),
@@ -157,6 +208,10 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Convolution2D": convolution(2),
     "DepthwiseConv1D": depthwise(1),
     "DepthwiseConv2D": depthwise(2),
+    "Conv1DTranspose": transposed(1),
+    "Conv2DTranspose": transposed(2),
+    "Convolution1DTranspose": transposed(1),
+    "Convolution2DTranspose": transposed(2),
     "SeparableConv1D": separable(1),
     "SeparableConv2D": separable(2),
     "SeparableConvolution1D": separable(1),

@@ -134,6 +134,35 @@ def _concatenate(c: LayerContext, inputs: Sequence[Value]) -> Value:
     return c.emit("Concat", list(inputs), shape, axis=axis)
 
 
+def _dot(c: LayerContext, inputs: Sequence[Value]) -> Value:
+    """Products of two inputs summed along an axis of each; `normalize` makes them vectors of length 1 before."""
+    if len(inputs) != 2:
+        raise Refused("it needs two inputs")
+    axes = c.get("axes")
+    axes = [axes, axes] if isinstance(axes, int) else list(axes or [])
+    if len(axes) != 2 or any(not isinstance(a, int) or a % v.rank == 0 for a, v in zip(axes, inputs, strict=True)):
+        raise Refused(f"its axes are {str(c.get('axes'))[:80]}; one axis of each input besides the batch is supported")
+    x, y = inputs
+    i, j = axes[0] % x.rank, axes[1] % y.rank
+    if x.shape[i] != y.shape[j]:
+        raise Refused(f"axes of {x.shape[i]} and {y.shape[j]} elements")
+    if c.get("normalize", False):
+        x, y = _unit(c, x, i), _unit(c, y, j)
+    left = c.transpose(x, [*(a for a in range(x.rank) if a != i), i])
+    right = c.transpose(y, [0, j, *(a for a in range(1, y.rank) if a != j)])
+    rows, columns = left.shape[1:-1], right.shape[2:]
+    a = c.reshape(left, (1, prod(rows), x.shape[i]))
+    b = c.reshape(right, (1, x.shape[i], prod(columns)))
+    made = c.emit("MatMul", [a, b], (1, prod(rows), prod(columns)))
+    return c.reshape(made, (1, *(rows + columns or (1,))))
+
+
+def _unit(c: LayerContext, x: Value, axis: int) -> Value:
+    shape = [1 if a == axis else n for a, n in enumerate(x.shape)]
+    total = c.emit("ReduceSum", [c.binary("Mul", x, x), np.array([axis], dtype=np.int64)], shape, keepdims=1)
+    return c.binary("Div", x, c.pointwise("Sqrt", c.binary("Max", total, 1e-12)))
+
+
 TRAINING_ONLY = (
     "Dropout",
     "SpatialDropout1D",
@@ -168,6 +197,7 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Minimum": _fold("Min"),
     "Average": _average,
     "Concatenate": _concatenate,
+    "Dot": _dot,
     **dict.fromkeys(TRAINING_ONLY, identity),
 }
 """Keras class → translation."""

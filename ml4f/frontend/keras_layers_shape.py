@@ -118,12 +118,15 @@ def cropping(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
 
 
 def up_sampling(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
-    """UpSampling1D, UpSampling2D with nearest interpolation: every element is repeated."""
+    """UpSampling1D, UpSampling2D: every element is repeated, or weighted means stand between."""
 
     def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
         (x,) = inputs
-        if c.get("interpolation", "nearest") != "nearest":
-            raise Refused(f"its interpolation is {str(c.get('interpolation'))[:80]}; nearest is supported")
+        interpolation = c.get("interpolation", "nearest")
+        if interpolation == "bilinear" and rank == 2:
+            return _bilinear(c, x)
+        if interpolation != "nearest":
+            raise Refused(f"its interpolation is {str(interpolation)[:80]}; nearest and bilinear are supported")
         for axis, count in zip(_spatial_axes(c, x, rank), c.sizes("size", rank, 2), strict=True):
             apart = c.reshape(x, (*x.shape[: axis + 1], 1, *x.shape[axis + 1 :]))
             copies = _repeated(c, apart, axis + 1, count)
@@ -131,6 +134,17 @@ def up_sampling(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
         return x
 
     return translate
+
+
+def _bilinear(c: LayerContext, x: Value) -> Value:
+    _spatial_axes(c, x, 2)
+    first = c.channels_first()
+    moved = c.to_channels_first(x, first)
+    sizes = c.sizes("size", 2, 2)
+    shape = (*moved.shape[:2], moved.shape[2] * sizes[0], moved.shape[3] * sizes[1])
+    scales = np.array([1, 1, *sizes], dtype=np.float32)
+    y = c.emit("Resize", [moved, "", scales], shape, mode="linear", coordinate_transformation_mode="half_pixel")
+    return c.from_channels_first(y, first)
 
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {

@@ -12,6 +12,7 @@ from ml4f.frontend import (
     keras_activations,
     keras_layers_conv,
     keras_layers_core,
+    keras_layers_norm,
     keras_layers_pool,
     keras_layers_recurrent,
     keras_layers_shape,
@@ -24,12 +25,15 @@ from ml4f.frontend.keras_weights import KerasFile
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]] = {
     **keras_layers_core.LAYERS,
     **keras_layers_conv.LAYERS,
+    **keras_layers_norm.LAYERS,
     **keras_layers_pool.LAYERS,
     **keras_layers_shape.LAYERS,
     **keras_layers_recurrent.LAYERS,
     **keras_activations.LAYERS,
 }
 """Keras class → the function that translates its layers."""
+MASKS = ("Masking",)
+"""Layers that hide some steps from those behind them."""
 
 
 def keras_to_onnx(file: KerasFile, subject: str) -> tuple[onnx.ModelProto, list[str]]:
@@ -78,6 +82,9 @@ class _Translation:
         known = [self.values.get(argument) for argument in call.arguments if isinstance(argument, int)]
         shapes = ", ".join(str(list(value.shape)) for value in known if value is not None) or "unknown"
         label = f"layer '{'/'.join(layer.path)}' ({layer.kind}), input {shapes}"
+        if layer.kind in MASKS or (layer.kind == "Embedding" and layer.config.get("mask_zero")):
+            self.refuse(label, "steps that are masked away are not supported; give every sequence its full length")
+            return nothing
         if layer.kind == "Lambda":
             self.refuse(label, "a Lambda layer's code is not read; write it with layers that Keras has")
             return nothing

@@ -18,8 +18,8 @@ HDF5_PLACES = (0, 512, 1024, 2048)
 ZIP_SIGNATURE = b"PK\x03\x04"
 TFLITE_SIGNATURE = b"TFL3"
 """At offset 4 (FlatBuffers file identifier)."""
-MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".json")
-NAME_ENDINGS = (".tfjsmodel", ".tfjs", ".keras2", ".keras", ".h5", ".hdf5", ".onnx", ".json", ".model")
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".json", ".tflite")
+NAME_ENDINGS = (".tfjsmodel", ".tfjs", ".keras2", ".keras", ".h5", ".hdf5", ".onnx", ".json", ".tflite", ".model")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +90,9 @@ def _from_bytes(data: bytes, name: str, subject: str, folder: Path | None) -> Lo
 
         return _keras(read_archive(data, subject), name, subject)
     if data[4:8] == TFLITE_SIGNATURE:
-        raise Ml4fError(
-            f"{subject}: TensorFlow Lite models are not supported yet; give the Keras model that it was made from"
-        )
+        from ml4f.frontend.tflite_onnx import tflite_to_onnx
+
+        return Loaded(*_named(tflite_to_onnx(data, subject), name))
     text = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:1] in (b"{", b"["):
         return _from_json(data, name, subject, folder)
@@ -100,6 +100,11 @@ def _from_bytes(data: bytes, name: str, subject: str, folder: Path | None) -> Lo
         raise Ml4fError(f"{subject}: this looks like a Python pickle (PyTorch, scikit-learn); export the model to ONNX")
     proto, notes = prepare_onnx(parse_onnx(data, subject), subject, folder)
     return Loaded(proto, name, notes)
+
+
+def _named(made: tuple[onnx.ModelProto, list[str]], name: str) -> tuple[onnx.ModelProto, str, list[str]]:
+    proto, notes = made
+    return proto, name, notes
 
 
 def _from_json(data: bytes, name: str, subject: str, folder: Path | None) -> Loaded:

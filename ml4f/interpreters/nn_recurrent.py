@@ -34,12 +34,14 @@ def _run(op: RecurrentOp, x: Array, state: State, step: Callable[[Array, State],
 def _lstm(op: LstmOp, operands: Sequence[Array]) -> Array:
     x, w, r, bias, h0, c0, *more = (v.astype(np.float64) for v in operands)
     gate, candidate, output = _activations(op)
+    limit = np.inf if op.cell_clip is None else float(op.cell_clip.value.data)
     peephole = more[0].reshape(3, -1) if more else np.zeros((3, op.units))
 
     def step(row: Array, state: State) -> State:
         h, c = state
         i, o, f, g = np.split(row @ w + h @ r + bias, 4)
         c_new = gate(f + peephole[2] * c) * c + gate(i + peephole[0] * c) * candidate(g)
+        c_new = np.clip(c_new, -limit, limit)
         return gate(o + peephole[1] * c_new) * output(c_new), c_new
 
     rows, (_, c) = _run(op, x, (h0, c0), step)

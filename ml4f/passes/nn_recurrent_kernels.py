@@ -208,7 +208,9 @@ def _lstm(c: Converter, op: LstmOp) -> None:
     else:
         made.apply(3 * n, i, i, gate)
     made.apply(n, g, g, candidate, ("mul", i))
-    made.apply(n, cell, cell, ("mul", f), ("add", g))
+    limit = float(op.cell_clip.value.data) if op.cell_clip is not None else 0.0
+    limited = [ActAttr.of("clip", (-limit, limit))] if limit else []
+    made.apply(n, cell, cell, ("mul", f), ("add", g), *limited)
     if op.peephole is not None:
         made.apply(n, cell, o, ("mul", seen["o"]), ("add", o), gate)
     made.apply(n, cell, h, output, ("mul", o))

@@ -12,6 +12,7 @@ from ml4f.frontend import guards
 from ml4f.frontend.keras_activations import ACTIVATIONS
 from ml4f.frontend.keras_onnx import LAYERS
 from ml4f.frontend.keras_operations import OPERATIONS, TENSORFLOW_FUNCTIONS
+from ml4f.frontend.tflite_layers import OPERATORS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "model-formats.md").read_text(encoding="utf-8")
 
@@ -39,8 +40,9 @@ def layer_classes() -> list[str]:
         (listed(section("Activations").split("attribute:")[1].split("\n\n")[0]), ACTIVATIONS),
         (listed(section("Operators of functional models").split("by class:")[1].split("Functions")[0]), OPERATIONS),
         (listed(section("Operators of functional models").split("Keras 2 models:")[1]), TENSORFLOW_FUNCTIONS),
+        (listed(section("TensorFlow Lite operators").split(", with their")[0]), OPERATORS),
     ],
-    ids=["layers", "activations", "operations", "TensorFlow functions"],
+    ids=["layers", "activations", "operations", "TensorFlow functions", "TensorFlow Lite operators"],
 )
 def test_the_page_lists_what_the_code_has(page: list[str], code: Iterable[str]) -> None:
     assert sorted(page) == sorted(code)

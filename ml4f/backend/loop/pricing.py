@@ -29,7 +29,7 @@ BEHIND_STORE = 1
 LOOP_CYCLES = 4
 """SUBS and a taken BNE."""
 SELECT_CYCLES = 4.75
-"""VCMP, VMRS, IT and VMOV; most ITs, of 16 bits, put 32-bit instructions behind off their words, which wait once."""
+"""VCMP, VMRS, IT and VMOV; most ITs, of 16 bits, put so many 32-bit instructions off their words that they wait once."""
 SPILLED_COUNTER_CYCLES = 3
 """LDR and STR of a loop counter that has no register: 2 + 1."""
 SPILLED_COUNTER_BYTES = 6
@@ -301,14 +301,7 @@ class Estimator:
     def fneg(self, a: int) -> int:
         return self._float(1, a)
 
-    fabs = fneg
-
-    def half_low(self, a: int) -> Number:
-        made = self._float(1, a)
-        self._result = -1  # products of other weights stand in between
-        return made
-
-    half_high = half_low
+    fabs = half_low = half_high = fneg
 
     def fsqrt(self, a: int) -> int:
         return self._float(14, a)

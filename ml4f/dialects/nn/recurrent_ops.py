@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from xdsl.dialects.builtin import ArrayAttr, UnitAttr
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, UnitAttr
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, opt_prop_def, prop_def, result_def
 from xdsl.utils.exceptions import VerifyException
 
@@ -55,8 +55,8 @@ class RecurrentOp(NnOp):
 class LstmOp(RecurrentOp):
     """`i, o, f = a0(x w + h r + bias)`, `g = a1(…)`, `c = f * c + i * g`, `h = o * a2(c)`; the gates are i, o, f, g.
 
-    With `peephole` [3 * units] the gates i and f also see p_i * c and p_f * c, and o sees p_o * c of the new c. With
-    `cell` the result has one row more, the last c.
+    With `cell_clip` the new c is kept within plus and minus that. With `peephole` [3 * units] the gates i and f also see
+    p_i * c and p_f * c, and o sees p_o * c of the new c. With `cell` the result has one row more, the last c.
     """
 
     name = "nn.lstm"
@@ -70,6 +70,7 @@ class LstmOp(RecurrentOp):
     initial_c = operand_def(TENSOR)
     peephole = opt_operand_def(TENSOR)
     cell = opt_prop_def(UnitAttr)
+    cell_clip = opt_prop_def(FloatAttr)
 
     def infer(self) -> tuple[int, ...]:
         rows, units = super().infer()
