@@ -29,7 +29,7 @@ def _activated(c: OperatorContext, x: Value) -> Value:
 
 
 def _clip(c: OperatorContext, x: Value, low: float, high: float) -> Value:
-    return c.emit("Clip", [x, np.float32(low).reshape(()), np.float32(high).reshape(())], x.shape)
+    return c.emit("Clip", [x, *(np.asarray(bound, dtype=np.float32) for bound in (low, high))], x.shape)
 
 
 _ACTIVATE: dict[str, Callable[[OperatorContext, Value], Value]] = {
@@ -328,8 +328,8 @@ def _expand_dims(c: OperatorContext) -> Operand:
 def _squeeze(c: OperatorContext) -> Operand:
     x, options = c.either(0), c.operator.options
     rank = len(x.shape)
-    count = options.SqueezeDimsLength() if options is not None else 0
-    axes = {int(options.SqueezeDims(i)) % rank for i in range(count)} or {a for a in range(rank) if x.shape[a] == 1}
+    listed = [] if options is None else [int(options.SqueezeDims(i)) for i in range(options.SqueezeDimsLength())]
+    axes = {axis % rank for axis in listed} or {a for a in range(rank) if x.shape[a] == 1}
     if any(x.shape[a] != 1 for a in axes):
         raise Refused(f"axes {sorted(axes)} of {list(x.shape)} are not 1")
     shape = [n for a, n in enumerate(x.shape) if a not in axes]
