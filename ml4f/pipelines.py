@@ -22,11 +22,12 @@ LOOP = (
     "loop-choose-schedule",
     "loop-plan-memory",
     "loop-pack-weights",
+    "loop-share-kernels",
     "loop-expand",
     "loop-lower-addresses",
     "loop-share-kernels",
 )
-"""From algorithms to pointers."""
+"""From algorithms to pointers. Equal nests are shared before they are expanded, which takes time, and equal code after."""
 
 THUMB = (
     "convert-loop-to-thumb",

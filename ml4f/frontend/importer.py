@@ -118,7 +118,7 @@ class Importer:
         self.node: Node | None = None
         self.opset = _opset(proto, name)
         self.constant_ops: dict[int, SSAValue] = {}
-        self.read: set[str] = set()
+        self.read = _names_read(proto.graph)
 
     # Emitting
 
@@ -203,6 +203,20 @@ class Importer:
             if isinstance(owner, Operation) and owner.name not in ("nn.const", "nn.reshape"):
                 owner.attributes.setdefault("source", SourceAttr.of(name, value.order))
 
+    def alias(self, output: str, name: str) -> None:
+        """Give a tensor or constant a further name; nothing where what it depends on has been refused."""
+        if not output:
+            return
+        if name in self.constants:
+            self.constants[output] = self.constants[name]
+        elif name in self.tensors:
+            self.tensors[output] = self.tensors[name]
+            for kind in (self.masks, self.integers):
+                if name in kind:
+                    kind.add(output)
+        else:
+            self.poisoned.add(output)
+
     # Running
 
     def run(self) -> ModuleOp:
@@ -210,7 +224,7 @@ class Importer:
 
         graph = self.proto.graph
         for initializer in graph.initializer:
-            self.constants[initializer.name] = _array(initializer, self.name)
+            self.add_constant(initializer.name, initializer)
         inputs = [entry for entry in graph.input if entry.name not in self.constants]
         if not inputs or not graph.output:
             problem = f"the model has {len(inputs)} inputs and {len(graph.output)} outputs"
@@ -228,6 +242,18 @@ class Importer:
         argument = self.block.insert_arg(tensor_type(without_batch(shape)), len(self.block.args))
         argument.name_hint = _hint(entry.name)
         self.tensors[entry.name] = Tensor(argument, shape, tuple(range(len(shape))))
+
+    def add_constant(self, name: str, initializer: onnx.TensorProto) -> None:
+        """Name the value of an initializer."""
+        self.constants[name] = _array(initializer, self.name)
+
+    def visit_within(self, node: Node) -> None:
+        """Visit a node that stands for a part of the current one."""
+        from ml4f.frontend.importer_ops import HANDLERS
+
+        current = self.node
+        self.visit(node, HANDLERS)
+        self.node = current
 
     def visit(self, node: Node, handlers: dict[str, Callable[[Importer, Node], None]]) -> None:
         self.node = node
@@ -267,9 +293,6 @@ class Importer:
 
     def is_read(self, name: str) -> bool:
         """Whether a node or the model's caller reads a tensor."""
-        if not self.read:
-            graph = self.proto.graph
-            self.read = {operand for node in graph.node for operand in node.input} | {o.name for o in graph.output}
         return bool(name) and name in self.read
 
     def foldable(self, node: Node) -> bool:
@@ -318,6 +341,17 @@ class Importer:
         if output in self.integers:
             value = self.emit(nn.ActivationOp, [value], shape_of(value), act=ActAttr.of("to_int32"))
         return value
+
+
+def _names_read(graph: onnx.GraphProto) -> set[str]:
+    """The tensors that nodes of a graph or of the subgraphs in it read, or that are results."""
+    names = {entry.name for entry in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                names |= _names_read(attribute.g)
+    return names
 
 
 def without_batch(shape: Shape) -> Shape:

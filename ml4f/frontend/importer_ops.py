@@ -17,6 +17,7 @@ from ml4f.dialects.nn import ActAttr, numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_arithmetic as arithmetic
 from ml4f.frontend import importer_contractions as contractions
+from ml4f.frontend import importer_control_flow as control_flow
 from ml4f.frontend import importer_copies as copies
 from ml4f.frontend import importer_functions as functions
 from ml4f.frontend import importer_masks as masks
@@ -132,6 +133,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **masks.HANDLERS,
     **copies.HANDLERS,
     **recurrent.HANDLERS,
+    **control_flow.HANDLERS,
     **functions.HANDLERS,
     **contractions.HANDLERS,
     **reductions.HANDLERS,

@@ -19,7 +19,7 @@ def try_fuse(program: Program, call: CallOp) -> bool:
     nest = program.nest(call)
     if nest is None or nest.combine != "copy":
         return False
-    order = {c: i for i, c in enumerate(program.calls)}
+    order = program.order
     found: list[tuple[int, str, CallOp, Nest]] = []
     for operand in nest.operands:
         if operand.role == "out":
@@ -60,4 +60,6 @@ class LoopFuseElementwisePass(ModulePass):
         program = Program(op)
         changed = True
         while changed:
-            changed = any(try_fuse(program, call) for call in program.calls)
+            changed = False
+            for call in list(program.calls):
+                changed |= call in program.order and try_fuse(program, call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Attribute, Block
@@ -24,10 +25,29 @@ class Program:
         programs = [op for op in ops if isinstance(op, ProgramOp)]
         self.program = programs[0] if programs else None
 
-    @property
+    @cached_property
     def calls(self) -> list[CallOp]:
         """The calls in execution order."""
         return [] if self.program is None else [op for op in self.program.body.block.ops if isinstance(op, CallOp)]
+
+    @cached_property
+    def order(self) -> dict[CallOp, int]:
+        """Each call's place in the execution order."""
+        return {call: index for index, call in enumerate(self.calls)}
+
+    @cached_property
+    def users(self) -> dict[str, list[CallOp]]:
+        """The calls that read or write a buffer, in execution order."""
+        users: dict[str, list[CallOp]] = {}
+        for call in self.calls:
+            for symbol in dict.fromkeys(self.symbols(call)):
+                users.setdefault(symbol, []).append(call)
+        return users
+
+    def forget(self) -> None:
+        """Calls have changed: what is known of them is found anew."""
+        for name in ("calls", "order", "users"):
+            self.__dict__.pop(name, None)
 
     def kernel(self, call: CallOp) -> KernelOp:
         return self.kernels[call.callee.root_reference.data]
@@ -67,15 +87,14 @@ class Program:
         symbol = self.symbol(call, role)
         if symbol not in self.buffers or self.is_boundary(symbol) or self.symbols(call).count(symbol) != 1:
             return None
-        calls = self.calls
-        users = [c for c in calls if symbol in self.symbols(c)]
+        users = self.users[symbol]
         if len(users) != 2 or users[1] is not call:
             return None
         producer = users[0]
         nest = self.nest(producer)
         if nest is None or self.symbol(producer, "out") != symbol or self.symbols(producer).count(symbol) != 1:
             return None
-        between = calls[calls.index(producer) + 1 : calls.index(call)]
+        between = self.calls[self.order[producer] + 1 : self.order[call]]
         reads = set(self.symbols(producer)) - {symbol}
         if any(self.output(c) is None or self.output(c) in reads for c in between):
             return None
@@ -122,6 +141,7 @@ def fuse_calls(program: Program, producer: CallOp, consumer: CallOp, nest: Nest,
     for op in (producer, consumer, kernel, program.buffers.pop(buffer)):
         op.detach()
         op.erase(safe_erase=False)
+    program.forget()
 
 
 def _array(call: CallOp, name: str) -> Sequence[Attribute]:

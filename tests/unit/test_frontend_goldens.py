@@ -13,8 +13,6 @@ from ml4f.reference import Reference
 
 ENDINGS = (".h5", ".keras", ".keras2.keras", ".tfjs", ".onnx", ".json", ".tfjsmodel.json")
 OTHER_NAMES = {"pretrainedResnet.h5": "resnet8", "vww_96.h5": "vww96", "str_ww_ref_model.h5": "sww"}
-LOOPS = ("vowels_gru.onnx", "vowels_lstm.onnx")
-"""Recurrent layers as tf2onnx writes them: the operator Loop, which is not supported."""
 TOLERANCE = 1e-5
 """Of the largest output: the same float32 sums in another order."""
 
@@ -31,7 +29,7 @@ def _files() -> list[tuple[Path, Path]]:
             base = golden.name.removesuffix(".golden.npz")
             found += [(golden.with_name(base + ending), golden) for ending in ENDINGS]
     found += [(MODELS / "mlperf_tiny" / f, MODELS / "mlperf_tiny" / f"{g}.golden.npz") for f, g in OTHER_NAMES.items()]
-    return [(model, golden) for model, golden in found if model.exists() and model.name not in LOOPS]
+    return [(model, golden) for model, golden in found if model.exists()]
 
 
 @pytest.mark.skipif(MODELS is None, reason="no shared models beside the checkout, and ML4F_SHARED is not set")

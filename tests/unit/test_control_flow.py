@@ -1,0 +1,185 @@
+"""Loop and If whose course is known: recognised recurrent layers, unrolled loops, branches, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from shared_models import shared_models
+from xdsl.dialects.builtin import ModuleOp
+
+from ml4f.compiler import Options, compile_proto
+from ml4f.errors import UnsupportedError
+from ml4f.frontend.importer import import_onnx
+from ml4f.reference import Reference
+
+FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+STEPS, FEATURES, UNITS = 6, 3, 4
+
+
+def info(name: str, kind: int, shape: list[int] | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def constant(name: str, values: object) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(values), name)
+
+
+def weights(*shape: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.6).astype(np.float32)
+
+
+def model(
+    nodes: list[onnx.NodeProto], x: list[int], constants: list[onnx.TensorProto], outputs: list[str]
+) -> onnx.ModelProto:
+    results = [onnx.ValueInfoProto(name=name) for name in outputs]
+    graph = helper.make_graph(nodes, "g", [info("x", FLOAT, x)], results, constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    made.ir_version = 8
+    return made
+
+
+def assert_right(proto: onnx.ModelProto) -> None:
+    """As machine code, on random inputs, compared with the evaluator of the whole model."""
+    compiled = compile_proto(proto, "control", Options(validate=False))
+    reference = Reference(proto)
+    for seed in range(2):
+        shape = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
+        x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        wanted = reference.run([x])
+        found = compiled.predict(x.reshape(compiled.input_shape))
+        named = found if isinstance(found, dict) else {proto.graph.output[0].name: found}
+        for name, value in named.items():
+            np.testing.assert_allclose(value.ravel(), wanted[name].ravel(), rtol=1e-4, atol=1e-5)
+
+
+def operations(module: ModuleOp) -> list[str]:
+    return [op.name for op in module.walk()]
+
+
+def body(inner: list[onnx.NodeProto], states: list[str], results: list[str], scans: list[str]) -> onnx.GraphProto:
+    """A Loop's body that goes on while the counter is below the constant `last`."""
+    inputs = [info("i", INT, []), info("go", BOOL, []), *(info(name, FLOAT, None) for name in states)]
+    nodes = [*inner, helper.make_node("Less", ["i", "last"], ["goes_on"])]
+    outputs = [info("goes_on", BOOL, []), *(info(name, FLOAT, None) for name in (*results, *scans))]
+    return helper.make_graph(nodes, "body", inputs, outputs, [])
+
+
+LOOP_CONSTANTS = [constant("trips", np.int64(STEPS)), constant("true", np.array(True)), constant("last", np.int64(99))]
+
+
+def recurrent_loop(activation: str, scan: bool) -> onnx.ModelProto:
+    """A simple RNN as a Loop over the rows of x [STEPS, 1, FEATURES]."""
+    inner = [
+        helper.make_node("Gather", ["x", "i"], ["row"], axis=0),
+        helper.make_node("Gemm", ["row", "W", "b"], ["seen"]),
+        helper.make_node("MatMul", ["h", "R"], ["kept"]),
+        helper.make_node("Add", ["seen", "kept"], ["sum"]),
+        helper.make_node(activation, ["sum"], ["h_next"]),
+        helper.make_node("Identity", ["h_next"], ["h_row"]),
+    ]
+    scans = ["h_row"] if scan else []
+    loop = helper.make_node("Loop", ["trips", "true", "h0"], ["last_h", *(["all_h"] if scan else [])], "steps")
+    loop.attribute.append(helper.make_attribute("body", body(inner, ["h"], ["h_next"], scans)))
+    constants = [
+        *LOOP_CONSTANTS,
+        constant("W", weights(FEATURES, UNITS)),
+        constant("R", weights(UNITS, UNITS, seed=1)),
+        constant("b", weights(UNITS, seed=2)),
+        constant("h0", np.zeros((1, UNITS), np.float32)),
+    ]
+    return model([loop], [STEPS, 1, FEATURES], constants, ["all_h" if scan else "last_h"])
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("activation", ["Tanh", "Relu", "Sigmoid"])
+def test_a_recurrent_loop_becomes_a_recurrent_operation(activation: str, scan: bool):
+    proto = recurrent_loop(activation, scan)
+    assert "nn.rnn" in operations(import_onnx(proto, "control"))
+    assert_right(proto)
+
+
+@pytest.mark.parametrize(("name", "operation"), [("vowels_gru", "nn.gru"), ("vowels_lstm", "nn.lstm")])
+def test_recurrent_layers_as_keras_exports_them(name: str, operation: str):
+    models = shared_models()
+    if models is None:
+        pytest.skip("no shared models beside the checkout, and ML4F_SHARED is not set")
+    proto = onnx.load(models / "trained" / f"{name}.onnx")
+    assert operation in operations(import_onnx(proto, name))
+    data = np.load(models / "trained" / f"{name}.golden.npz")
+    compiled = compile_proto(proto, name, Options(validate=False))
+    np.testing.assert_allclose(compiled.predict(data["x"][0]).ravel(), data["y"][0].ravel(), atol=1e-5)
+
+
+def test_a_loop_that_only_looks_recurrent_is_unrolled():
+    proto = recurrent_loop("Tanh", scan=True)
+    inner = proto.graph.node[0].attribute[0].g
+    inner.node[4].op_type = "Erf"  # no activation of a recurrent operator
+    assert "nn.rnn" not in operations(import_onnx(proto, "control"))
+    assert_right(proto)
+
+
+def power_loop() -> onnx.ModelProto:
+    """y = tanh(W y), five times, with all of them as a further output; stops by its condition."""
+    inner = [helper.make_node("MatMul", ["y", "W"], ["z"]), helper.make_node("Tanh", ["z"], ["y_next"])]
+    inner.append(helper.make_node("Mul", ["y_next", "two"], ["twice"]))
+    loop = helper.make_node("Loop", ["", "true", "x"], ["y_last", "all"], "powers")
+    loop.attribute.append(helper.make_attribute("body", body(inner, ["y"], ["y_next"], ["twice"])))
+    constants = [*LOOP_CONSTANTS[1:2], constant("last", np.int64(4)), constant("W", weights(UNITS, UNITS))]
+    constants.append(constant("two", np.float32(2)))
+    flat = helper.make_node("Add", ["all", "y_last"], ["sum"])
+    return model([loop, flat], [1, UNITS], constants, ["sum"])
+
+
+def test_a_loop_is_unrolled_and_its_kernels_are_shared():
+    proto = power_loop()
+    assert_right(proto)
+    compiled = compile_proto(proto, "control", Options(validate=False))
+    assert compiled.ir("loop").count("loop.kernel @") < 2 * 5, "five iterations share their kernels"
+
+
+def test_unrolled_loops_pass_validation():
+    compile_proto(power_loop(), "control")
+
+
+def branches(condition: bool, seen: bool) -> onnx.ModelProto:
+    """If, on a constant or on something computed."""
+    then = helper.make_graph([helper.make_node("Relu", ["x"], ["a"])], "then", [], [info("a", FLOAT, None)])
+    other = helper.make_graph([helper.make_node("Mul", ["x", "k"], ["b"])], "else", [], [info("b", FLOAT, None)])
+    other.initializer.append(constant("k", weights(UNITS)))
+    node = helper.make_node(
+        "If", ["computed" if seen else "known"], ["y"], "choice", then_branch=then, else_branch=other
+    )
+    constants = [constant("known", np.array(condition)), constant("zero", np.float32(0))]
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Less", ["s", "zero"], ["computed"]),
+    ]
+    return model([*(nodes if seen else []), node], [1, UNITS], constants, ["y"])
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_the_branch_of_a_constant_condition_is_taken(condition: bool):
+    assert_right(branches(condition, seen=False))
+
+
+def test_a_condition_on_the_input_is_refused():
+    with pytest.raises(UnsupportedError, match=r"layer 'choice' \(If\).*depends on the model's input"):
+        import_onnx(branches(True, seen=True), "control")
+
+
+def test_an_operator_inside_is_named():
+    proto = power_loop()
+    proto.graph.node[0].attribute[0].g.node[1].op_type = "Det"
+    with pytest.raises(UnsupportedError, match=r"layer 'powers' \(Loop\).*inside of it.*there is no ONNX operator Det"):
+        import_onnx(proto, "control")
+
+
+def test_a_loop_without_end_is_refused():
+    proto = power_loop()
+    for index, entry in enumerate(proto.graph.initializer):
+        if entry.name == "last":
+            proto.graph.initializer[index].CopyFrom(constant("last", np.int64(10**9)))
+    with pytest.raises(UnsupportedError, match="more than 1024 iterations"):
+        import_onnx(proto, "control")
