@@ -27,7 +27,7 @@ LOOP = (
     "loop-lower-addresses",
     "loop-share-kernels",
 )
-"""From algorithms to pointers. Equal nests are shared before they are expanded, which takes time, and equal code after."""
+"""From algorithms to pointers. Equal nests are shared before they are expanded, and equal code behind that."""
 
 THUMB = (
     "convert-loop-to-thumb",

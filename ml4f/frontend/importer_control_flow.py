@@ -1,8 +1,8 @@
 """Handlers of Loop and If whose course is known: bodies are imported in place, a Loop's once for every iteration.
 
-A Loop that is a recurrent layer, as TensorFlow's exporter writes those of Keras, becomes one again (`importer_loops`). In
-others counters are constants, so that conditions and indices are folded; iterations have equal nests, which become one
-kernel called many times.
+A Loop that is a recurrent layer, as TensorFlow's exporter writes those of Keras, becomes one again (`importer_loops`).
+In others counters are constants, so that conditions and indices are folded; iterations have equal nests, which become
+one kernel called many times.
 """
 
 from __future__ import annotations

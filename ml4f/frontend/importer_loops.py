@@ -1,8 +1,8 @@
 """Recognises LSTM, GRU and simple RNN layers that an exporter has written as Loop: `recurrent_layer`.
 
 The shape of the body differs from exporter to exporter, what it computes does not: the weights among its constants are
-found by their shapes, and a guess is taken if it gives the Loop's results on random sequences. What is not recognised is
-imported iteration by iteration.
+found by their shapes, and a guess is taken if it gives the Loop's results on random sequences. What is not recognised
+is imported iteration by iteration.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def _emit(importer: Importer, parts: LoopParts, sequence: str, states: list[int]
         importer.constants[scope + name] = array
     nodes, outputs = _nodes(sequence, [parts.states[k] for k in states], guess, shape, scope)
     results = dict(enumerate(parts.states)) | {states[k]: outputs[1 + guess.order.index(k)] for k in range(len(states))}
-    results |= {k: outputs[0] for k in range(len(parts.states), len(parts.body.output) - 1)}
+    results |= dict.fromkeys(range(len(parts.states), len(parts.body.output) - 1), outputs[0])
     used = {results[k] for k, name in enumerate(parts.node.proto.output) if importer.is_read(name)}
     needed = [
         node for node in nodes if node.op_type != "Reshape" or node.output[0] in used or node.input[0] in parts.states

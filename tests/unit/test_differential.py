@@ -103,9 +103,10 @@ def registered(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Mod
 
 
 TO_POINTERS = (*TO_LOOP, *LOOP)
+EXPANDED = LOOP.index("loop-expand") + 1
 CASES = {
     "nn-broken": (wrong_operator, NN_OPTIMIZE[:1], NN_OPTIMIZE[1:]),
-    "loop-broken": (wrong_address, (*TO_LOOP, *LOOP[:4]), LOOP[4:]),
+    "loop-broken": (wrong_address, (*TO_LOOP, *LOOP[:EXPANDED]), LOOP[EXPANDED:]),
     "thumb-broken-rounding": (wrong_rounding, (*TO_POINTERS, *THUMB[:1]), THUMB[1:]),
     "thumb-broken-immediate": (wrong_immediate, (*TO_POINTERS, *THUMB[:4]), THUMB[4:]),
 }
