@@ -29,7 +29,7 @@ BEHIND_STORE = 1
 LOOP_CYCLES = 4
 """SUBS and a taken BNE."""
 SELECT_CYCLES = 4.75
-"""VCMP, VMRS, IT and VMOV; most ITs, of 16 bits, put so many 32-bit instructions off their words that they wait once."""
+"""VCMP, VMRS, IT and VMOV; most ITs, of 16 bits, put so many 32-bit instructions off their words that one waits."""
 SPILLED_COUNTER_CYCLES = 3
 """LDR and STR of a loop counter that has no register: 2 + 1."""
 SPILLED_COUNTER_BYTES = 6

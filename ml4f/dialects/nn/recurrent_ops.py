@@ -55,8 +55,8 @@ class RecurrentOp(NnOp):
 class LstmOp(RecurrentOp):
     """`i, o, f = a0(x w + h r + bias)`, `g = a1(…)`, `c = f * c + i * g`, `h = o * a2(c)`; the gates are i, o, f, g.
 
-    With `cell_clip` the new c is kept within plus and minus that. With `peephole` [3 * units] the gates i and f also see
-    p_i * c and p_f * c, and o sees p_o * c of the new c. With `cell` the result has one row more, the last c.
+    With `cell_clip` the new c is kept within plus and minus that. With `peephole` [3 * units] the gates i and f also
+    see p_i * c and p_f * c, and o sees p_o * c of the new c. With `cell` the result has one row more, the last c.
     """
 
     name = "nn.lstm"
