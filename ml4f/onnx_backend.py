@@ -40,7 +40,11 @@ class Ml4fRep(BackendRep):
         """The outputs for inputs in the graph's order, or by name."""
         values = self._named(inputs)
         floats = [entry.name for entry in self._inputs() if entry.type.tensor_type.elem_type in FLOAT_TYPES]
-        floats = [name for name in floats if name in values]
+        floats = [name for name in floats if name in values and values[name].size]
+        for name in floats:
+            finite = values[name][np.isfinite(values[name])]
+            if finite.size and np.abs(finite.astype(np.float64)).max() > np.finfo(np.float32).max:
+                raise BackendIsNotSupposedToImplementIt(f"the input '{name}' is too large for float32")
         try:
             try:
                 return self._specialised(values, floats).run(values)
@@ -84,6 +88,7 @@ class Ml4fRep(BackendRep):
                     dim=[onnx.TensorShapeProto.Dimension(dim_value=n) for n in values[entry.name].shape]
                 )
                 entry.type.tensor_type.shape.CopyFrom(shape)
+        model.ir_version = max(model.ir_version, 4)  # before, initializers had to be inputs as well
         fixed = {tensor.name for tensor in model.graph.initializer}
         kept = [entry for entry in model.graph.input if entry.name not in fixed]
         del model.graph.input[:]

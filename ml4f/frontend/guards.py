@@ -1,6 +1,6 @@
 """Limits and guards for files that nobody vouches for: sizes are checked before memory is taken.
 
-Knows JSON, nothing of models.
+Knows JSON and numbers, nothing of models.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from ml4f.errors import Ml4fError
 
@@ -86,3 +88,15 @@ class Budget:
                 f"{self.limit}; the file is damaged or the model far too large for a microcontroller"
             )
         return count
+
+
+MASK_NUMBERS = 2
+"""A constant with infinities is a mask if it has at most so many different finite numbers."""
+
+
+def diverged(values: np.ndarray) -> bool:
+    """Whether a float constant holds what no trained weights do: NaN, or infinities that are no mask of attention."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return False
+    return bool(np.isnan(values).any()) or len(np.unique(values[finite])) > MASK_NUMBERS

@@ -23,9 +23,13 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from ml4f.dialects.nn import ActAttr, ConstOp, NnOp, SourceAttr, named_location, numbers, shape_of, tensor_type
 from ml4f.dialects.nn import ops as nn
 from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend.guards import diverged
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 6
 FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+WITHOUT_EFFECT = frozenset({"hidden_size", "momentum", "ratio", "round_mode", "saturate", "seed", "storage_order"})
+"""Attributes that change nothing in inference with float numbers (storage_order: of indices, which
+are refused; hidden_size: the weights say it)."""
 INTEGER_OPERATORS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """What may be done to computed integers."""
 MAX_ELEMENTS = 1 << 26
@@ -78,6 +82,26 @@ class Flattened:
 Value = Tensor | Flattened
 
 
+class Attributes(dict[str, Any]):
+    """A node's attributes, which remember which of them were asked for."""
+
+    def __init__(self, values: dict[str, Any]):
+        super().__init__(values)
+        self.seen: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.seen.add(str(name))
+        return super().__contains__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.seen.add(name)
+        return super().get(name, default)
+
+
 class Node:
     """One ONNX node: attributes by name, inputs resolved."""
 
@@ -88,7 +112,13 @@ class Node:
         named = {entry.key: entry.value for entry in getattr(proto, "metadata_props", ())}
         self.layer = named.get("layer") or proto.name or f"{proto.op_type}_{index}"
         self.kind = named.get("class") or proto.op_type
-        self.attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
+        self.attributes = Attributes({a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute})
+
+    def altered(self, proto: onnx.NodeProto) -> Node:
+        """The same layer with other inputs, outputs or attributes; what is asked of it counts as asked of this one."""
+        made = Node(proto, 0, self.opset)
+        made.layer, made.kind, made.attributes.seen = self.layer, self.kind, self.attributes.seen
+        return made
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute; bytes become text."""
@@ -98,6 +128,25 @@ class Node:
     def ints(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
         """A list of integers."""
         return tuple(int(v) for v in self.attributes.get(name, default))
+
+    def not_understood(self) -> list[str]:
+        """Attributes that no handler has asked for, and that are not what they would be by default."""
+        unread = [name for name in self.attributes if name not in (self.attributes.seen | WITHOUT_EFFECT)]
+        if not unread:
+            return []
+        try:
+            schema = onnx.defs.get_schema(self.op_type, self.opset, "")
+        except onnx.defs.SchemaError:
+            return sorted(unread)
+        values = {a.name: a for a in self.proto.attribute}
+        defaults = {name: a.default_value for name, a in schema.attributes.items()}
+        get = onnx.helper.get_attribute_value
+        return sorted(
+            name
+            for name in unread
+            if values[name].type != onnx.AttributeProto.GRAPH
+            and (name not in defaults or not defaults[name].name or get(values[name]) != get(defaults[name]))
+        )
 
 
 class Importer:
@@ -262,25 +311,47 @@ class Importer:
             self.poisoned.update(node.proto.output)
             return
         try:
-            if node.proto.domain not in ("", "ai.onnx") or (node.op_type not in handlers and not self.foldable(node)):
-                raise NotSupported(f"there is no ONNX operator {node.op_type} in ml4f")
             if self.foldable(node):
                 self.fold(node)
-            else:
+            elif node.op_type in handlers and node.proto.domain in ("", "ai.onnx"):
                 self.handle(node, handlers[node.op_type])
+            else:
+                self.inline(node, handlers)
         except NotSupported as problem:
             self.poisoned.update(node.proto.output)
             shapes = ", ".join(str(list(self.shape(name))) for name in names if name in self.tensors)
             kind = node.kind if node.kind == node.op_type else f"{node.kind}, ONNX {node.op_type}"
             self.problems.append(f"layer '{node.layer}' ({kind}), input {shapes or 'constant'}: {problem}")
 
+    def inline(self, node: Node, handlers: dict[str, Callable[[Importer, Node], None]]) -> None:
+        """Visit the nodes that a node without a handler stands for."""
+        from ml4f.frontend.importer_inline import function_body
+
+        known, problems = self.opset, len(self.problems)
+        found = function_body(self, node) if node.proto.domain in ("", "ai.onnx") else None
+        if found is None:
+            raise NotSupported(f"there is no ONNX operator {node.op_type} in ml4f")
+        nodes, self.opset = found
+        for index, proto in enumerate(nodes):
+            self.visit(Node(proto, index, self.opset), handlers)
+        self.opset, self.node = known, node
+        if len(self.problems) > problems:
+            inner = self.problems[problems].partition(": ")[2]
+            del self.problems[problems:]
+            raise NotSupported(f"it is made of operators, one of which is not supported: {inner}")
+
     def handle(self, node: Node, handler: Callable[[Importer, Node], None]) -> None:
         """Emit a node; what an operator's definition forbids is a problem of this layer."""
         integers = [name for name in node.proto.input if name in self.integers]
         if integers and node.op_type not in INTEGER_OPERATORS:
             raise NotSupported("it computes with integers; cast them to float before, or leave them to the program")
+        from ml4f.frontend.importer_versions import modern
+
         try:
+            node = modern(self, node)
             handler(self, node)
+            if unread := node.not_understood():
+                raise NotSupported(f"the attribute {unread[0]} is not supported with this value")
             if integers and node.op_type != "Cast":
                 self.integers.update(node.proto.output)
         except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -297,6 +368,8 @@ class Importer:
 
     def foldable(self, node: Node) -> bool:
         """Whether the node's outputs do not depend on the model's input."""
+        if node.proto.domain not in ("", "ai.onnx"):
+            return False
         if node.op_type in ("Shape", "Size"):
             return True
         if node.op_type.startswith("Random") or any(a.type == onnx.AttributeProto.GRAPH for a in node.proto.attribute):
@@ -379,7 +452,7 @@ def _array(initializer: onnx.TensorProto, name: str) -> np.ndarray:
         array = numpy_helper.to_array(initializer)
     except Exception as error:  # whatever a broken file makes onnx raise
         raise Ml4fError(f"{name}: the constant '{initializer.name}' cannot be read: {error}") from None
-    if array.dtype.kind == "f" and (np.isnan(array).any() or (array.size > 1 and np.isinf(array).any())):
+    if array.dtype.kind == "f" and diverged(array):
         raise Ml4fError(
             f"{name}: the weights '{initializer.name}' {list(array.shape)} contain NaN or infinite values; "
             "the training has diverged, train the model again"

@@ -12,8 +12,9 @@ from xdsl.ir import SSAValue
 from ml4f.dialects.nn import contraction_ops, numbers, shapes
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer_batches import one_by_one
 from ml4f.frontend.importer_steps import Steps
-from ml4f.frontend.importer_windows import channels_last, two, window_result
+from ml4f.frontend.importer_windows import channels_last, check_kernel, two, window_result
 
 
 def dense(
@@ -154,7 +155,7 @@ def conv_transpose(importer: Importer, node: Node) -> None:
         raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(tensor.shape)}")
     groups = int(node.get("group", 1))
     spatial = rank - 2
-    kernel, size = two(weights.shape[2:], 1), shape[:2]
+    kernel, size = two(check_kernel(node, weights.shape[2:]), 1), shape[:2]
     strides = two(node.ints("strides", (1,) * spatial), 1)
     dilations = two(node.ints("dilations", (1,) * spatial), 1)
     output_pads = two(node.ints("output_padding", (0,) * spatial), 0)
@@ -210,7 +211,7 @@ def _pads_for(
 
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
-    "ConvTranspose": conv_transpose,
+    "ConvTranspose": one_by_one(conv_transpose),
     "Gemm": gemm,
     "MatMul": matmul,
 }

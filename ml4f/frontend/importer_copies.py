@@ -130,6 +130,8 @@ def split(importer: Importer, node: Node) -> None:
     elif "split" in node.attributes:
         sizes = list(node.ints("split"))
     else:
+        if int(node.get("num_outputs", len(outputs))) != len(outputs):
+            raise NotSupported(f"num_outputs {node.get('num_outputs')} for {len(outputs)} outputs")
         part = -(-x.shape[axis] // len(outputs))
         sizes = [min(part, x.shape[axis] - part * i) for i in range(len(outputs))]
     if sum(sizes) != x.shape[axis] or len(sizes) != len(outputs):

@@ -14,6 +14,7 @@ from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_arithmetic as arithmetic
 from ml4f.frontend import importer_windows as windows
 from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer_batches import one_by_one
 from ml4f.frontend.importer_masks import cast
 from ml4f.frontend.importer_steps import Steps
 
@@ -85,10 +86,15 @@ def cast_like(importer: Importer, node: Node) -> None:
     constant = importer.const(other)
     if constant is not None and constant.dtype.kind not in "fb":
         raise NotSupported("only casts to float types")
+    source = importer.const(node.proto.input[0])
+    if source is not None:
+        kind = np.float32 if constant is None and other not in importer.masks else np.bool_
+        importer.constants[node.proto.output[0]] = source.astype(kind if constant is None else constant.dtype)
+        return
     is_bool = constant.dtype.kind == "b" if constant is not None else other in importer.masks
     kind = onnx.TensorProto.BOOL if is_bool else onnx.TensorProto.FLOAT
     proto = onnx.helper.make_node("Cast", [node.proto.input[0]], list(node.proto.output), name=node.layer, to=kind)
-    cast(importer, Node(proto, 0, node.opset))
+    cast(importer, node.altered(proto))
 
 
 def clip(importer: Importer, node: Node, plain: Callable[[Importer, Node], None]) -> None:
@@ -175,10 +181,10 @@ def lp_pool(importer: Importer, node: Node) -> None:
     else:
         kernel = node.ints("kernel_shape")
         pooled = steps.fresh()
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.proto.attribute if a.name != "p"}
+        attributes = {name: node.get(name) for name in node.attributes if name != "p"}
         proto = onnx.helper.make_node("AveragePool", [powers], [pooled], name=node.layer, **attributes)
         proto.attribute.append(onnx.helper.make_attribute("count_include_pad", 1))
-        windows.average_pool(importer, Node(proto, 0, node.opset))
+        windows.average_pool(importer, node.altered(proto))
         total = steps.binary(nn.MulOp, pooled, float(math.prod(kernel)))
     if order == 1:
         importer.result(output, importer.tensor(total))
@@ -206,10 +212,10 @@ def hardmax(importer: Importer, node: Node) -> None:
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "CastLike": cast_like,
-    "GlobalLpPool": lp_pool,
+    "GlobalLpPool": one_by_one(lp_pool),
     "Hardmax": hardmax,
-    "LRN": local_response_normalization,
-    "LpPool": lp_pool,
+    "LRN": one_by_one(local_response_normalization),
+    "LpPool": one_by_one(lp_pool),
     "Mean": mean,
     "Pow": power,
     "Shrink": shrink,

@@ -84,13 +84,13 @@ def where(importer: Importer, node: Node) -> None:
 
 def cast(importer: Importer, node: Node) -> None:
     """Between float types, and of masks to numbers."""
-    source, output = node.proto.input[0], node.proto.output[0]
-    if source in importer.integers and node.get("to") in INTEGER_TYPES:
+    source, output, target = node.proto.input[0], node.proto.output[0], node.get("to")
+    if source in importer.integers and target in INTEGER_TYPES:
         identity(importer, node)
         importer.integers.add(output)
-    elif source in importer.masks or node.get("to") in FLOAT_TYPES:
+    elif source in importer.masks or target in FLOAT_TYPES:
         identity(importer, node)
-    elif node.get("to") == BOOL:
+    elif target == BOOL:
         emit_activation(importer, node, "abs", (), source, f"{output}/size")
         emit_activation(importer, node, "step", (), f"{output}/size", output)
     else:

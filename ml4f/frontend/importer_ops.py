@@ -27,6 +27,7 @@ from ml4f.frontend import importer_shapes as shape_ops
 from ml4f.frontend import importer_shuffles as shuffles
 from ml4f.frontend import importer_windows as windows
 from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer_batches import one_by_one
 
 # Activations
 
@@ -75,6 +76,8 @@ def prelu(importer: Importer, node: Node) -> None:
         functions.computed_prelu(importer, node)
         return
     x = importer.tensor(node.proto.input[0])
+    if np.broadcast_shapes(slope.shape, x.shape) != x.shape:
+        raise NotSupported(f"slopes {list(slope.shape)} for {list(x.shape)}")
     if slope.size == 1:
         arithmetic.emit_activation(importer, node, "leaky_relu", [float(slope.reshape(-1)[0])])
         return
@@ -140,13 +143,13 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **shuffles.HANDLERS,
     "Abs": _activation("abs"),
     "Add": arithmetic.binary(nn.AddOp),
-    "AveragePool": windows.average_pool,
+    "AveragePool": one_by_one(windows.average_pool),
     "BatchNormalization": arithmetic.batch_normalization,
     "Ceil": _activation("ceil"),
     "Celu": _activation("celu", ("alpha", 1.0)),
     "Clip": lambda importer, node: functions.clip(importer, node, clip),
     "Concat": shape_ops.concat,
-    "Conv": windows.conv,
+    "Conv": one_by_one(windows.conv),
     "Div": arithmetic.binary(nn.DivOp),
     "Dropout": shape_ops.dropout,
     "Elu": _activation("elu", ("alpha", 1.0)),
@@ -155,8 +158,8 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Flatten": shape_ops.flatten,
     "Floor": _activation("floor"),
     "Gelu": gelu,
-    "GlobalAveragePool": windows.global_pool,
-    "GlobalMaxPool": windows.global_pool,
+    "GlobalAveragePool": one_by_one(windows.global_pool),
+    "GlobalMaxPool": one_by_one(windows.global_pool),
     "HardSigmoid": _activation("hard_sigmoid", ("alpha", 0.2), ("beta", 0.5)),
     "HardSwish": _activation("hard_swish"),
     "Identity": shape_ops.identity,
@@ -164,7 +167,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Log": _activation("log"),
     "LogSoftmax": log_softmax,
     "Max": arithmetic.variadic(nn.MaxOp),
-    "MaxPool": windows.max_pool,
+    "MaxPool": one_by_one(windows.max_pool),
     "Min": arithmetic.variadic(nn.MinOp),
     "Mish": _activation("mish"),
     "Mul": arithmetic.binary(nn.MulOp),

@@ -16,6 +16,9 @@ from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tens
 def identity(importer: Importer, node: Node) -> None:
     """The same value under another name."""
     source, output = node.proto.input[0], node.proto.output[0]
+    if source in importer.constants:
+        importer.constants[output] = importer.constants[source]
+        return
     importer.tensors[output] = importer.tensors[source]
     if source in importer.masks:
         importer.masks.add(output)
@@ -119,6 +122,19 @@ def unsqueeze(importer: Importer, node: Node) -> None:
     for axis in sorted(axis % rank for axis in axes):
         shape.insert(axis, 1)
     with_shape(importer, node, shape)
+
+
+def joined(importer: Importer, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Tensors of one memory order side by side along an axis."""
+    if len(parts) == 1:
+        return parts[0]
+    order = parts[0].order
+    values = [importer.reshaped(part.value, part.ordered) for part in parts]
+    extent = sum(part.shape[axis] for part in parts)
+    shape = (*parts[0].shape[:axis], extent, *parts[0].shape[axis + 1 :])
+    memory = tuple(shape[a] for a in order)
+    value = importer.emit(nn.ConcatOp, values, memory, axis=IntegerAttr(order.index(axis), i64))
+    return Tensor(value, shape, order)
 
 
 def concat(importer: Importer, node: Node) -> None:

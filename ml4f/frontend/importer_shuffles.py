@@ -7,7 +7,6 @@ from math import prod
 
 import numpy as np
 import onnx
-from xdsl.dialects.builtin import IntegerAttr, i64
 
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_copies as copies
@@ -21,19 +20,6 @@ MAX_RUNS = 64
 
 MAX_MATRIX = 1 << 16
 """Elements of the matrix that interpolates along one axis."""
-
-
-def joined(importer: Importer, parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Tensors of one memory order side by side along an axis."""
-    if len(parts) == 1:
-        return parts[0]
-    order = parts[0].order
-    values = [importer.reshaped(part.value, part.ordered) for part in parts]
-    extent = sum(part.shape[axis] for part in parts)
-    shape = (*parts[0].shape[:axis], extent, *parts[0].shape[axis + 1 :])
-    memory = tuple(shape[a] for a in order)
-    value = importer.emit(nn.ConcatOp, values, memory, axis=IntegerAttr(order.index(axis), i64))
-    return Tensor(value, shape, order)
 
 
 def runs(indices: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -61,7 +47,7 @@ def picked(importer: Importer, x: Tensor, axis: int, indices: Sequence[int]) -> 
         start, steps, sizes = [0] * len(x.shape), [1] * len(x.shape), list(x.shape)
         start[axis], steps[axis], sizes[axis] = first, step, count
         parts.append(shape_ops.sliced(importer, x, start, steps, sizes))
-    return joined(importer, parts, axis)
+    return shape_ops.joined(importer, parts, axis)
 
 
 def gather(importer: Importer, node: Node) -> None:
@@ -128,7 +114,8 @@ def space_to_depth(importer: Importer, node: Node) -> None:
     if h % b or w % b:
         raise NotSupported(f"blocks of {b} x {b} of {h} x {w} pixels")
     apart = (n, c, h // b, b, w // b, b)
-    _blocks(importer, node, apart, (0, 3, 5, 1, 2, 4), (n, c * b * b, h // b, w // b))
+    order = (0, 3, 5, 1, 2, 4) if node.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    _blocks(importer, node, apart, order, (n, c * b * b, h // b, w // b))
 
 
 # Resize
@@ -185,6 +172,7 @@ def _matrix(importer: Importer, node: Node, extent: int, scale: float, size: int
     if node.get("mode", "nearest") == "nearest":
         return np.eye(extent, dtype=np.float32)[nearest(node, extent, np.float32(scale), count)]
     left_out = ("axes", "keep_aspect_ratio_policy")
+    node.attributes.seen.update(node.attributes)
     proto = onnx.NodeProto()
     proto.CopyFrom(node.proto)
     kept = [attribute for attribute in node.proto.attribute if attribute.name not in left_out]

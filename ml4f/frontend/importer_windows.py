@@ -96,6 +96,14 @@ def window_result(importer: Importer, node: Node, value: SSAValue, out: Shape, c
     importer.result(node.proto.output[0], Tensor(value, (1, channels, *spatial), order))
 
 
+def check_kernel(node: Node, kernel: Sequence[int]) -> Sequence[int]:
+    """The kernel's extents, which the node may repeat."""
+    said = node.ints("kernel_shape", kernel)
+    if tuple(said) != tuple(kernel):
+        raise NotSupported(f"kernel_shape {list(said)} for weights of {list(kernel)}")
+    return kernel
+
+
 def conv(importer: Importer, node: Node) -> None:
     """Conv with constant weights [f, c / groups, …]."""
     names = [*node.proto.input, "", ""]
@@ -107,7 +115,7 @@ def conv(importer: Importer, node: Node) -> None:
     rank = len(tensor.shape)
     if weights.ndim != rank:
         raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(tensor.shape)}")
-    window = Window(node, tensor.shape[2:], weights.shape[2:])
+    window = Window(node, tensor.shape[2:], check_kernel(node, weights.shape[2:]))
     out = window.shape()
     groups = int(node.get("group", 1))
     filters, per_group = weights.shape[:2]

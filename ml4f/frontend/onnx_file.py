@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from ml4f.errors import Ml4fError
-from ml4f.frontend.guards import Budget, checked_shape, parser_errors
+from ml4f.frontend.guards import Budget, checked_shape, diverged, parser_errors
 
 WIDENED = (TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 """Float types that are computed as float32."""
@@ -143,7 +143,7 @@ def _check_tensor(tensor: TensorProto, name: str, budget: Budget, folder: Path |
         array = numpy_helper.to_array(tensor)
     if array.dtype.kind in "fV" and tensor.data_type in (TensorProto.FLOAT, *WIDENED):
         values = array.astype(np.float32)
-        if np.isnan(values).any() or (array.size > 1 and np.isinf(values).any()):
+        if diverged(values):
             raise Ml4fError(
                 f"{name}: the weights '{tensor.name}' {list(shape)} contain NaN or infinite values (or ones too large "
                 "for float32); the training has diverged, train the model again"

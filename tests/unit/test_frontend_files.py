@@ -397,7 +397,7 @@ def test_operators_that_are_not_there_are_all_named() -> None:
 def test_opsets(opset: int) -> None:
     layers = dense_layers()
     np.testing.assert_allclose(compute(dense_onnx(layers, opset=opset)), dense_result(layers, X), rtol=1e-5)
-    assert "opset 6" in message(dense_onnx(layers, opset=6))
+    assert "opset 5" in message(dense_onnx(layers, opset=5))
 
 
 def test_graphs_that_are_not_valid() -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ml4f.frontend import load_model
 from ml4f.frontend.importer import import_onnx
+from ml4f.frontend.importer_control_flow import HANDLERS as CONTROL_FLOW
 from ml4f.frontend.importer_ops import HANDLERS
 from ml4f.frontend.importer_recurrent import HANDLERS as RECURRENT
 from ml4f.interpreters.nn import run_nn
@@ -542,4 +543,4 @@ def test_swish() -> None:
 
 
 def test_every_operator_has_a_case() -> None:
-    assert {name for name, _ in CASES} | {"Gelu", "Swish"} | set(RECURRENT) == set(HANDLERS)
+    assert {name for name, _ in CASES} | {"Gelu", "Swish"} | set(RECURRENT) | set(CONTROL_FLOW) == set(HANDLERS)

@@ -1,0 +1,129 @@
+"""Nodes that need more than a handler: older opsets, ONNX functions, constant conditions, several images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend import load_model
+from ml4f.frontend.importer import import_onnx
+from ml4f.interpreters.nn import run_nn
+from ml4f.reference import Reference
+
+FLOAT = TensorProto.FLOAT
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    shapes: dict[str, Sequence[int]],
+    output: str,
+    constants: dict[str, np.ndarray] | None = None,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "case",
+        [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info(output, FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10 if opset > 8 else 4)
+
+
+def computed(proto: onnx.ModelProto, *inputs: np.ndarray) -> np.ndarray:
+    loaded = load_model(proto)
+    module = import_onnx(loaded.proto, "case")
+    module.verify()
+    return np.ravel(run_nn(module, list(inputs))[0])
+
+
+def expected(proto: onnx.ModelProto, *inputs: np.ndarray) -> np.ndarray:
+    return np.ravel(Reference(load_model(proto).proto).run(list(inputs))[proto.graph.output[0].name])
+
+
+def random(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_opset_6_says_at_which_axis_the_second_operand_begins() -> None:
+    x, b = random(0, 1, 3, 2, 4), random(1, 3)
+    node = helper.make_node("Add", ["x", "b"], ["y"], broadcast=1, axis=1)
+    made = computed(model([node], {"x": x.shape}, "y", {"b": b}, opset=6), x)
+    np.testing.assert_allclose(made, np.ravel(x + b[:, None, None]), rtol=1e-6)
+    plain = helper.make_node("Add", ["x", "b"], ["y"])
+    with pytest.raises(UnsupportedError, match="does not broadcast"):
+        computed(model([plain], {"x": x.shape}, "y", {"b": b}, opset=6), x)
+    slopes = helper.make_node("PRelu", ["x", "b"], ["y"])
+    made = computed(model([slopes], {"x": x.shape}, "y", {"b": b}, opset=6), x)
+    np.testing.assert_allclose(made, np.ravel(np.where(x < 0, x * b[:, None, None], x)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attributes"),
+    [("Conv", {"pads": [1, 0, 0, 1]}), ("MaxPool", {"kernel_shape": [2, 2]}), ("GlobalAveragePool", {})],
+)
+def test_several_images_are_done_one_by_one(op_type: str, attributes: dict[str, Any]) -> None:
+    x, w = random(2, 3, 2, 5, 6), random(3, 4, 2, 2, 3)
+    inputs = ["x", "w"] if op_type == "Conv" else ["x"]
+    node = helper.make_node(op_type, inputs, ["y"], **attributes)
+    proto = model([node], {"x": x.shape}, "y", {"w": w})
+    np.testing.assert_allclose(computed(proto, x), expected(proto, x), rtol=1e-5, atol=1e-6)
+
+
+def test_operators_that_onnx_defines_as_functions() -> None:
+    q, k, v = random(4, 1, 2, 5, 4), random(5, 1, 2, 6, 4), random(6, 1, 2, 6, 4)
+    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], name="attend", is_causal=1)
+    proto = model([node], {"q": q.shape, "k": k.shape, "v": v.shape}, "y", opset=23)
+    scores = q @ k.transpose(0, 1, 3, 2) / 2 + np.where(np.tri(5, 6), 0, -np.inf)
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    wanted = powers / powers.sum(axis=-1, keepdims=True) @ v
+    np.testing.assert_allclose(computed(proto, q, k, v), np.ravel(wanted), rtol=1e-5, atol=1e-6)
+
+
+def test_a_problem_inside_of_a_function_names_the_layer() -> None:
+    x = random(4, 2, 3)
+    node = helper.make_node("Bernoulli", ["x"], ["y"], name="toss")
+    with pytest.raises(UnsupportedError, match=r"layer 'toss' \(Bernoulli\).*RandomUniformLike"):
+        computed(model([node], {"x": x.shape}, "y"), x)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_constant_condition_selects_a_branch(condition: bool) -> None:
+    x = random(7, 2, 3)
+    info = [helper.make_tensor_value_info("r", FLOAT, None)]
+    branches = {
+        name: helper.make_graph([helper.make_node(kind, ["x"], ["r"])], name, [], info)
+        for name, kind in (("then_branch", "Neg"), ("else_branch", "Abs"))
+    }
+    node = helper.make_node("If", ["c"], ["y"], **branches)  # pyright: ignore[reportArgumentType]
+    made = computed(model([node], {"x": x.shape}, "y", {"c": np.array(condition)}), x)
+    np.testing.assert_array_equal(made, np.ravel(-x if condition else np.abs(x)))
+
+
+def test_an_attribute_that_nobody_understands_is_no_detail() -> None:
+    x = random(8, 1, 4, 2, 2)
+    node = helper.make_node("BatchNormalization", ["x", "s", "s", "s", "s"], ["y"], name="norm", spatial=0)
+    with pytest.raises(UnsupportedError, match=r"'norm'.*spatial is 0"):
+        computed(model([node], {"x": x.shape}, "y", {"s": np.ones(4, np.float32)}, opset=7), x)
+    w = np.ones((2, 4, 2, 2), np.float32)
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1])
+    with pytest.raises(UnsupportedError, match="kernel_shape"):
+        computed(model([conv], {"x": x.shape}, "y", {"w": w}), x)
+
+
+def test_infinities_of_a_mask_are_no_sign_of_divergence() -> None:
+    x = random(9, 3, 3)
+    mask = np.where(np.tri(3), 0, -np.inf).astype(np.float32)
+    nodes = [helper.make_node("Add", ["x", "m"], ["s"]), helper.make_node("Softmax", ["s"], ["y"])]
+    proto = model(nodes, {"x": x.shape}, "y", {"m": mask})
+    np.testing.assert_allclose(computed(proto, x), expected(proto, x), rtol=1e-5, atol=1e-7)
+    spoilt = random(10, 3, 3)
+    spoilt[1, 1] = np.inf
+    with pytest.raises(Ml4fError, match="diverged"):
+        computed(model(nodes, {"x": x.shape}, "y", {"m": spoilt}), x)
