@@ -44,7 +44,13 @@ CORE_DEPENDENT = ("thumb-schedule",)
 MINIMAL_THUMB = tuple(p for p in THUMB if p != "thumb-schedule")
 
 DEFAULT = (*NN_OPTIMIZE, *TO_LOOP, *LOOP_OPTIMIZE, *LOOP, *THUMB)
-UNOPTIMIZED = (*TO_LOOP, "loop-choose-schedule{search=false}", *LOOP[1:-1], *MINIMAL_THUMB)
+UNOPTIMIZED = (
+    *TO_LOOP,
+    "loop-choose-schedule{search=false}",
+    "loop-plan-memory{exchange=false}",
+    *LOOP[2:-1],
+    *MINIMAL_THUMB,
+)
 """The shortest pipeline that works."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import inf
 
 import numpy as np
 
@@ -27,6 +28,8 @@ EXHAUSTIVE_PAIRS = 1 << 22
 """Up to so many pairs of words are compared one by one where no order of births makes that unnecessary."""
 HOLE_SEARCH = 4096
 """Differences up to so many words are tried as holes."""
+SAMPLES = (7, 61)
+"""Words that are looked at, of all differences and then of those that are left, before all words are."""
 HOLES = 8
 """As many holes on each side of zero become alternatives."""
 
@@ -182,13 +185,15 @@ def holes(first: Life, second: Life, low: int, high: int) -> list[tuple[int, int
 
 
 def _survivors(first: Life, second: Life, differences: np.ndarray) -> list[int]:
-    """The differences that a sample of the second buffer's words does not rule out."""
-    sample = np.unique(np.linspace(0, len(second.born) - 1, 61).astype(np.int64))
-    place = sample[None, :] + differences[:, None]
-    inside = (place >= 0) & (place < len(first.born))
-    place = np.where(inside, place, 0)
-    lost = (second.born[sample] < first.dies[place]) & (first.born[place] < second.dies[sample]) & inside
-    return [int(d) for d in differences[~lost.any(axis=1)]]
+    """The differences that samples of the second buffer's words, a few and then more, do not rule out."""
+    for count in SAMPLES:
+        sample = np.unique(np.linspace(0, len(second.born) - 1, count).astype(np.int64))
+        place = sample[None, :] + differences[:, None]
+        inside = (place >= 0) & (place < len(first.born))
+        place = np.where(inside, place, 0)
+        lost = (second.born[sample] < first.dies[place]) & (first.born[place] < second.dies[sample]) & inside
+        differences = differences[~lost.any(axis=1)]
+    return [int(d) for d in differences]
 
 
 class _Lives:
@@ -252,3 +257,16 @@ def live_sets(timeline: Timeline) -> list[tuple[int, ...]]:
         if not any(set(one) <= set(other) for other in kept):
             kept.append(one)
     return kept
+
+
+def overlaps(sizes: tuple[int, ...], call: Call, output: int | None) -> list[tuple[int, float, float]]:
+    """For each other buffer of one call alone: how far below or above it the output may begin (first of the traces)."""
+    found: list[tuple[int, float, float]] = []
+    if output is None:
+        return found
+    for buffer in sorted({b for b in call.buffers if b is not None and b != output}):
+        timeline = Timeline(sizes, (call,), (buffer,), (output,))
+        interval = excluded(timeline.life(buffer, {}), timeline.life(output, {}))
+        low, high = interval if interval is not None else (inf, -inf)
+        found.append((buffer, low, high))
+    return found

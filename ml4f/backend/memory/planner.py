@@ -230,6 +230,23 @@ def lower_bound(
     return bound
 
 
+def is_tight(
+    sizes: Sequence[int], pairs: Sequence[Pair], members: Sequence[int], size: int, budget: int = WORK_LIMIT
+) -> bool:
+    """Whether these buffers alone need `size` words (or the search for less gives up)."""
+    if sum(sizes[n] for n in members) < size:
+        return False
+    return _Search(sizes, pairs, members, size - 1, size, _Budget(budget)).run() is None
+
+
+def restricted(pairs: Sequence[Pair], allowed: Sequence[int]) -> list[Pair]:
+    """The pairs with only the first `allowed[kernel]` modes of each kernel."""
+    return [
+        Pair(p.first, p.second, tuple(a for a in p.alternatives if all(m < allowed[k] for k, m in a.modes)))
+        for p in pairs
+    ]
+
+
 def together(pairs: Sequence[Pair], group: Sequence[int]) -> list[Pair]:
     """The pairs with a mode for each group of kernels (`group[kernel]`) instead of one for each kernel."""
     out: list[Pair] = []
@@ -246,7 +263,7 @@ def together(pairs: Sequence[Pair], group: Sequence[int]) -> list[Pair]:
 def plan(
     sizes: Sequence[int], pairs: Sequence[Pair], live_sets: Sequence[Sequence[int]], limit: int = WORK_LIMIT
 ) -> Plan:
-    """The smallest arena, with as few kernels as possible in a mode other than 0.
+    """The smallest arena, with as few kernels as possible in a mode other than 0, and those in a low one.
 
     Exact unless the search exceeds `limit`; where it ends without reaching the bound, the bound is raised to the plan.
     """
@@ -271,9 +288,11 @@ def plan(
             offsets, size, modes = found.offsets, found.size, {k: m for k, m in found.modes.items() if m}
         if complete:
             bound = size
-    for kernel in sorted(modes):
-        settled = {k: modes.get(k, 0) for k in kernels if k <= kernel or k not in modes} | {kernel: 0}
-        found, _ = improve(settled, size + 1)
-        if found is not None:
-            offsets, modes = found.offsets, {k: m for k, m in found.modes.items() if m}
+    for kernel in sorted(modes, key=lambda k: -modes[k]):
+        for mode in range(modes.get(kernel, 0)):
+            settled = {k: m for k in kernels for m in (modes.get(k, 0),)} | {kernel: mode}
+            found, _ = improve(settled, size + 1)
+            if found is not None:
+                offsets, modes = found.offsets, {k: m for k, m in found.modes.items() if m}
+                break
     return Plan(tuple(offsets), modes, size, bound)
