@@ -56,7 +56,7 @@ class Kernel:
     def of(op: KernelOp) -> Kernel:
         nest = op.body.block.first_op
         if not isinstance(nest, NestOp) or nest.schedule is None:
-            return Kernel(None, [], [])
+            return Kernel(None, [], [0.0])
         schedules = directions(nest.nest.data, nest.schedule.data)
         return Kernel(nest, schedules, [0.0] * len(schedules))
 
@@ -70,9 +70,9 @@ class Kernel:
     def widen(self, buffers: Sequence[int | None], sizes: Sequence[int], most: float) -> None:
         """Adds exchanges of at most `most` cycles that let the output overlap an input more than cheaper schedules do.
 
-        `buffers`: by argument, as of a call.
+        `buffers`: by argument, as of a call. Packed weights already lie in the order of the schedule that they have.
         """
-        if self.nest is None or self.schedules[0].reverse:
+        if self.nest is None or self.schedules[0].reverse or "packed" in self.nest.attributes:
             return
         nest = self.nest.nest.data
         reach: dict[int, tuple[float, float]] = {}

@@ -63,6 +63,17 @@ def growing_depthwise(exchange: bool) -> ModuleOp:
     return module
 
 
+def test_packed_weights_keep_their_schedule():
+    rng = np.random.default_rng(5)
+    nest = kernels.conv2d([9, 9, 4], [3, 3, 4, 8], [9, 9, 8], [1, 1], [1, 1], [1] * 4, 1, False)
+    module = kernel_module(nest, {"w": rng.standard_normal(288)}, {"x": 324, "out": 648})
+    apply(module, "loop-choose-schedule", "loop-pack-weights")
+    x = rng.standard_normal(324).astype(np.float32)
+    expected = run_loop(module, [x])[0]
+    apply(module, "loop-plan-memory", "loop-expand", "loop-lower-addresses")
+    np.testing.assert_allclose(run_loop(module, [x])[0], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_smaller_tiles_where_output_and_input_meet():
     without, with_ = growing_depthwise(False), growing_depthwise(True)
     bytes_ = [program_of(m).arena_bytes.value.data for m in (without, with_)]  # pyright: ignore

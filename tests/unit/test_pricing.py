@@ -33,7 +33,7 @@ def priced_layers(path: Path) -> list[tuple[str, Price, int, int]]:
     """(kernel, estimate, simulated cycles, bytes of code) of every call of a model compiled by default."""
     passes = Options().pipeline()
     module = import_onnx(onnx.load(path), path.stem)
-    split = passes.index("loop-choose-schedule") + 1
+    split = passes.index("loop-plan-memory") + 1
     run_passes(module, passes[:split])
     prices: dict[str, Price] = {}
     order: list[str] = []
