@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -14,8 +14,9 @@ from xdsl.passes import ModulePass
 
 from ml4f.backend.loop.nest import Nest, Schedule
 from ml4f.backend.loop.packing import has_loop
-from ml4f.backend.loop.pricing import price
-from ml4f.backend.memory.exchanges import exchanges
+from ml4f.backend.loop.pricing import Price, price
+from ml4f.backend.loop.search import Goal
+from ml4f.backend.memory.exchanges import Budget, Exchange, exactly, exchanges
 from ml4f.backend.memory.lifetimes import Call, Timeline, live_sets, overlaps, pairs
 from ml4f.backend.memory.planner import Plan, is_tight, plan, restricted, together
 from ml4f.backend.memory.trace import WORD, Trace, opaque_trace, trace
@@ -26,10 +27,20 @@ SHARING = 1.005
 """A plan in which equal kernels share their code may be that much larger."""
 
 EXCHANGE_ROUNDS = 4
-WORTH_A_SEARCH = 0.005
+WORTH_A_SEARCH = 0.002
 """Exchanges are tried while the arena is at least that much larger than the largest buffer."""
-EXCHANGE_COSTS = (0.0, 0.003, 0.008, 0.015)
-"""Parts of all cycles that the exchange of one kernel may cost; the best of these is taken."""
+EXCHANGE_COSTS = (0.0, 0.003, 0.008, 0.02)
+"""Parts of all cycles that the exchange of one kernel may cost, code included; the best of these is taken."""
+MOST_CYCLES: dict[Goal, float] = {"speed": 0.002, "balanced": 0.015, "size": 0.015}
+"""The part of all cycles that all exchanges together may cost."""
+MOST_CODE: dict[Goal, float] = {"speed": inf, "balanced": inf, "size": 0.0}
+"""The bytes of code that an exchange may cost."""
+CODE_WEIGHT = 0.1
+"""A tenth more code counts like a hundredth more cycles."""
+ARENA_WEIGHT = 16
+"""A hundredth of the arena counts like sixteen hundredths of the cycles: the scarcest of a small board's resources."""
+NEARLY_TIGHT = 0.95
+"""Calls next to those that have got more schedules get some too if they need this part of the arena."""
 
 
 def directions(nest: Nest, schedule: Schedule) -> list[Schedule]:
@@ -48,52 +59,60 @@ class Kernel:
     """A kernel's nest, if it is in nest form, and the schedules that it may have."""
 
     nest: NestOp | None
-    schedules: list[Schedule]
-    cycles: list[float]
-    """What each schedule costs more than the first."""
+    exchanges: list[Exchange]
+    """What each schedule costs more than the first, the cheapest first."""
 
     @staticmethod
     def of(op: KernelOp) -> Kernel:
         nest = op.body.block.first_op
         if not isinstance(nest, NestOp) or nest.schedule is None:
-            return Kernel(None, [], [0.0])
-        schedules = directions(nest.nest.data, nest.schedule.data)
-        return Kernel(nest, schedules, [0.0] * len(schedules))
+            return Kernel(None, [])
+        return Kernel(nest, [Exchange(s, 0.0, 0, 0.0) for s in directions(nest.nest.data, nest.schedule.data)])
 
-    def own_cycles(self) -> float:
-        """The estimated cycles of a call."""
-        if self.nest is None:
-            return 0.0
-        own = price(self.nest.nest.data, self.schedules[0])
-        return own.cycles if own is not None else 0.0
+    def own_price(self) -> Price:
+        """What a call of the kernel takes as it is, estimated."""
+        own = price(self.nest.nest.data, self.exchanges[0].schedule) if self.nest is not None else None
+        return own if own is not None else Price(0.0, 0, 0, 0)
 
-    def widen(self, buffers: Sequence[int | None], sizes: Sequence[int], most: float) -> None:
-        """Adds exchanges of at most `most` cycles that let the output overlap an input more than cheaper schedules do.
+    def widen(self, buffers: Sequence[int | None], sizes: Sequence[int], budget: Budget) -> None:
+        """Adds the exchanges that let the output overlap an input more than cheaper schedules do.
 
         `buffers`: by argument, as of a call. Packed weights already lie in the order of the schedule that they have.
         """
-        if self.nest is None or self.schedules[0].reverse or "packed" in self.nest.attributes:
+        if self.nest is None or self.exchanges[0].schedule.reverse or "packed" in self.nest.attributes:
             return
         nest = self.nest.nest.data
         reach: dict[int, tuple[float, float]] = {}
 
-        def helps(schedule: Schedule) -> bool:
+        def overlap(schedule: Schedule) -> list[tuple[int, float, float]]:
             wanted = {a: sizes[b] for a, b in enumerate(buffers) if b is not None}
-            last = Kernel(self.nest, [schedule], [0.0]).traces(wanted)
-            better = False
-            for buffer, low, high in overlaps(tuple(sizes), Call(0, tuple(buffers), last), self.output(buffers)):
-                before = reach.get(buffer, (-inf, inf))
-                better |= low > before[0] or high < before[1]
-                reach[buffer] = max(low, before[0]), min(high, before[1])
-            return better
+            last = Kernel(self.nest, [Exchange(schedule, 0.0, 0, 0.0)]).traces(wanted)
+            return overlaps(tuple(sizes), Call(0, tuple(buffers), last), self.output(buffers))
 
-        for schedule in self.schedules:
-            helps(schedule)
-        for instead, extra in exchanges(nest, self.schedules[0], most):
-            for schedule in directions(nest, instead):
-                if helps(schedule):
-                    self.schedules.append(schedule)
-                    self.cycles.append(extra)
+        def reaches_further(found: list[tuple[int, float, float]]) -> bool:
+            befores = [reach.get(buffer, (-inf, inf)) for buffer, _, _ in found]
+            return any(low > b[0] or high < b[1] for (_, low, high), b in zip(found, befores, strict=True))
+
+        def note(found: list[tuple[int, float, float]]) -> None:
+            for buffer, low, high in found:
+                before = reach.get(buffer, (-inf, inf))
+                reach[buffer] = max(low, before[0]), min(high, before[1])
+
+        own = self.exchanges[0].schedule
+        for exchange in self.exchanges:
+            note(overlap(exchange.schedule))
+        for instead in exchanges(nest, own, budget):
+            exact: Exchange | None = None
+            for schedule in directions(nest, instead.schedule):
+                found = overlap(schedule)
+                if not reaches_further(found):
+                    continue
+                exact = exact or exactly(nest, own, instead, budget)
+                if exact is None:
+                    break
+                note(found)
+                self.exchanges.append(replace(exact, schedule=schedule))
+        self.exchanges.sort(key=lambda e: e.cost)
 
     def output(self, buffers: Sequence[int | None]) -> int | None:
         """The buffer that the nest writes."""
@@ -108,7 +127,7 @@ class Kernel:
         nest = self.nest.nest.data
         argument = [p.index for p in self.nest.pointers]  # pyright: ignore[reportAttributeAccessIssue]
         wanted = {i: sizes[a] for i, a in enumerate(argument) if a in sizes}
-        found = [trace(nest, schedule, wanted) for schedule in self.schedules]
+        found = [trace(nest, exchange.schedule, wanted) for exchange in self.exchanges]
         return tuple(Trace(t.slots, {argument[i]: touches for i, touches in t.operands.items()}) for t in found)
 
 
@@ -163,7 +182,9 @@ class _Planner:
         Only where that costs more than `SHARING` of the arena they may differ. Schedules that cost more than `most`
         cycles a call are left out.
         """
-        alternatives = restricted(self.pairs, [bisect_right(kernel.cycles, most) for kernel in self.kernels])
+        alternatives = restricted(
+            self.pairs, [max(bisect_right([e.cost for e in kernel.exchanges], most), 1) for kernel in self.kernels]
+        )
         best = plan(self.sizes, alternatives, self.live_sets)
         shared = plan(self.sizes, together(alternatives, self.groups), self.live_sets)
         if shared.size > SHARING * best.size:
@@ -171,50 +192,68 @@ class _Planner:
         modes = {n: shared.modes[group] for n, group in enumerate(self.groups) if group in shared.modes}
         return Plan(shared.offsets, modes, shared.size, shared.bound)
 
-    def tight_calls(self, size: int) -> list[Call]:
-        """The calls at which the buffers alive cannot do with less than `size` words."""
-        alternatives = together(self.pairs, self.groups)
+    def _requirements(self, step: int) -> tuple[list[int], int]:
+        """The buffers alive at a call, and the words that those need which are whole before or behind it."""
         spans = [self.timeline.span(n) for n in range(len(self.sizes))]
-        tight: list[Call] = []
-        for step, call in enumerate(self.timeline.calls):
-            members = [n for n, (first, last) in enumerate(spans) if first <= step <= last]
-            if is_tight(self.sizes, alternatives, members, size):
-                tight.append(call)
-        return tight
+        members = [n for n, (first, last) in enumerate(spans) if first <= step <= last]
+        before = sum(self.sizes[n] for n in members if spans[n][0] < step)
+        behind = sum(self.sizes[n] for n in members if spans[n][1] > step)
+        return members, max(before, behind)
 
-    def improve(self) -> Plan:
-        """The best plan with other schedules where they pay: the product of cycles and bytes falls."""
+    def _in_the_way(self, size: int, done: Set[int]) -> dict[int, Call]:
+        """By group of kernels a call at which the buffers alive cannot do with less than `size` words.
+
+        If there is none: those next to a call of the groups that are `done` that need nearly as much. Empty where other
+        schedules cannot help, because what lies behind a call already needs it all.
+        """
+        alternatives = together(self.pairs, self.groups)
+        tight: dict[int, Call] = {}
+        nearly: dict[int, Call] = {}
+        near = {b for call in self.timeline.calls if self.groups[call.kernel] in done for b in call.buffers}
+        for step, call in enumerate(self.timeline.calls):
+            members, whole = self._requirements(step)
+            if whole >= size:
+                return {}
+            if self.groups[call.kernel] in done:
+                continue
+            if is_tight(self.sizes, alternatives, members, size):
+                tight[self.groups[call.kernel]] = call
+            elif near & set(call.buffers) - {None} and is_tight(
+                self.sizes, alternatives, members, int(NEARLY_TIGHT * size)
+            ):
+                nearly[self.groups[call.kernel]] = call
+        return tight or nearly
+
+    def improve(self, goal: Goal) -> Plan:
+        """The best plan with other schedules where they pay, by the parts of arena, cycles and code that change."""
         counts = Counter(call.kernel for call in self.timeline.calls)
-        cycles = [kernel.own_cycles() for kernel in self.kernels]
-        total = sum(cycles[kernel] * n for kernel, n in counts.items())
-        best, widened = self.plan(), set[int]()
+        prices = [kernel.own_price() for kernel in self.kernels]
+        total = sum(prices[kernel].cycles * n for kernel, n in counts.items())
+        code = sum(prices[group].code_bytes for group in {self.groups[kernel] for kernel in counts})
+        best, done = self.plan(), set[int]()
+
+        def rating(found: Plan) -> float:
+            extra = [(self.kernels[n].exchanges[mode], counts[n]) for n, mode in found.modes.items()]
+            if sum(e.cycles * n for e, n in extra) > MOST_CYCLES[goal] * total:
+                return inf
+            return found.size**ARENA_WEIGHT * (total + sum(e.cost * n for e, n in extra))
+
         for _ in range(EXCHANGE_ROUNDS):
             gain = best.size / max(self.sizes, default=1) - 1
-            if gain < WORTH_A_SEARCH:
+            calls = self._in_the_way(best.size, done) if gain >= WORTH_A_SEARCH else {}
+            if not calls:
                 break
-            tight = {self.groups[call.kernel]: call for call in self.tight_calls(best.size)}
-            tight = {group: call for group, call in tight.items() if group not in widened}
-            if not tight:
-                break
-            widened |= set(tight)
-            for group, call in tight.items():
+            done |= set(calls)
+            for group, call in calls.items():
                 members = [n for n, g in enumerate(self.groups) if g == group]
-                most = min(gain, EXCHANGE_COSTS[-1]) * total / sum(counts[n] for n in members)
-                self.kernels[group].widen(call.buffers, self.sizes, most)
+                most = min(ARENA_WEIGHT * gain, MOST_CYCLES[goal]) * total / sum(counts[n] for n in members)
+                budget = Budget(most, MOST_CODE[goal], CODE_WEIGHT * total / max(code, 1))
+                self.kernels[group].widen(call.buffers, self.sizes, budget)
                 for n in members:
-                    self.kernels[n].schedules = self.kernels[group].schedules
-                    self.kernels[n].cycles = self.kernels[group].cycles
+                    self.kernels[n].exchanges = self.kernels[group].exchanges
             self.update()
-            plans = [self.plan(part * total) for part in EXCHANGE_COSTS]
-            wider = min(plans, key=lambda p: p.size * (total + self._extra(p, counts)))
-            if wider.size * (total + self._extra(wider, counts)) >= best.size * (total + self._extra(best, counts)):
-                break
-            best = wider
+            best = min([best, *(self.plan(part * total) for part in EXCHANGE_COSTS)], key=rating)
         return best
-
-    def _extra(self, found: Plan, counts: Mapping[int, int]) -> float:
-        """The cycles that a plan's exchanges cost."""
-        return sum(self.kernels[n].cycles[mode] * counts[n] for n, mode in found.modes.items())
 
     def apply(self, found: Plan) -> None:
         for op, offset in zip(self.buffers, found.offsets, strict=True):
@@ -222,7 +261,7 @@ class _Planner:
         for kernel, mode in found.modes.items():
             nest = self.kernels[kernel].nest
             assert nest is not None
-            nest.properties["schedule"] = ScheduleAttr(self.kernels[kernel].schedules[mode])
+            nest.properties["schedule"] = ScheduleAttr(self.kernels[kernel].exchanges[mode].schedule)
         self.program.properties["arena_bytes"] = IntegerAttr(found.size * WORD, i64)
         self.program.properties["arena_bound"] = IntegerAttr(found.bound * WORD, i64)
 
@@ -232,8 +271,8 @@ class LoopPlanMemoryPass(ModulePass):
     """Places buffers so that no element is overwritten while it is still needed; an output may slide over its input.
 
     Runs a kernel backwards (`reverse` in its schedule) where that makes the arena smaller. The program's `arena_bound`
-    is what no plan of these schedules can go below; see `docs/memory.md`. With `exchange` a kernel that stands in the way
-    may get another schedule, where that saves a greater part of the arena than it costs of the cycles.
+    is what no plan of these schedules can go below; see `docs/memory.md`. With `exchange` a kernel that stands in the
+    way may get another schedule, for a little of the program's cycles (`goal` size: not for code).
 
         loop.buffer @a {bytes = 32 : i64}
     becomes
@@ -243,7 +282,8 @@ class LoopPlanMemoryPass(ModulePass):
     name = "loop-plan-memory"
 
     exchange: bool = True
+    goal: Goal = "balanced"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         planner = _Planner(op)
-        planner.apply(planner.improve() if self.exchange else planner.plan())
+        planner.apply(planner.improve(self.goal) if self.exchange else planner.plan())

@@ -9,13 +9,15 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.backend.loop import kernels
-from ml4f.backend.memory.exchanges import exchanges
+from ml4f.backend.loop.pricing import price
+from ml4f.backend.memory.exchanges import Budget, exchanges
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import KernelOp, NestOp, ProgramOp
 from ml4f.interpreters.loop import run_loop
 from ml4f.interpreters.plan_checker import check_plan
 from ml4f.machine import Machine
 from ml4f.passes import PASSES
+from ml4f.profile import profile, typical_input
 
 REMAINING = ("loop-pack-weights", "loop-expand", "loop-lower-addresses")
 
@@ -41,26 +43,17 @@ def test_exchanged_schedules_compute_the_same(seed: int):
     apply(chosen, "loop-choose-schedule")
     own = nest_of(chosen)
     assert own.schedule is not None
-    found = exchanges(own.nest.data, own.schedule.data, 1e9)
-    assert [extra for _, extra in found] == sorted(extra for _, extra in found)
+    budget = Budget(1e9, 1e9, 1.0)
+    found = exchanges(own.nest.data, own.schedule.data, budget)
+    assert [e.cost for e in found] == sorted(e.cost for e in found)
     for number in sorted({int(i) for i in rng.integers(0, len(found), 4)}) if found else ():
         module = chosen.clone()
-        nest_of(module).properties["schedule"] = ScheduleAttr(found[number][0])
+        nest_of(module).properties["schedule"] = ScheduleAttr(found[number].schedule)
         module.verify()
         apply(module, "loop-plan-memory", *REMAINING)
         check_plan(module)
         result = Machine(compile_module(module).binary).run(x)
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
-
-
-def growing_depthwise(exchange: bool) -> ModuleOp:
-    """A layer that makes four channels of each: its output catches up with its input at one end."""
-    nest = kernels.depthwise_conv2d([108, 1, 15], [10, 1, 15, 4], [50, 1, 60], [2, 1], [1, 1], [0] * 4, False)
-    module = kernel_module(nest, {"w": np.ones(600)}, {"x": 108 * 15, "out": 50 * 60})
-    apply(module, "loop-choose-schedule")
-    spec = PASSES["loop-plan-memory"]()(exchange=exchange)  # pyright: ignore[reportCallIssue]
-    spec.apply(Context(), module)
-    return module
 
 
 def test_packed_weights_keep_their_schedule():
@@ -74,11 +67,59 @@ def test_packed_weights_keep_their_schedule():
     np.testing.assert_allclose(run_loop(module, [x])[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_smaller_tiles_where_output_and_input_meet():
-    without, with_ = growing_depthwise(False), growing_depthwise(True)
+GROWING = {
+    "depthwise": (
+        kernels.depthwise_conv2d([213, 1, 15], [10, 1, 15, 4], [102, 1, 60], [2, 1], [1, 1], [0] * 4, False),
+        {"w": 600},
+        {"x": 213 * 15, "out": 102 * 60},
+    ),
+    "padded": (
+        kernels.conv2d([50, 3, 1], [4, 4, 1, 16], [50, 3, 16], [1, 1], [1, 1], [1, 1, 2, 2], 1, False),
+        {"w": 256},
+        {"x": 150, "out": 2400},
+    ),
+    "one-dimensional": (
+        kernels.conv2d([149, 1, 6], [3, 1, 6, 20], [147, 1, 20], [1, 1], [1, 1], [0] * 4, 1, False),
+        {"w": 360},
+        {"x": 894, "out": 2940},
+    ),
+}
+"""Layers whose output catches up with its input at one end."""
+
+
+def planned(name: str, exchange: bool, goal: str = "balanced") -> ModuleOp:
+    nest, constants, sizes = GROWING[name]
+    rng = np.random.default_rng(8)
+    module = kernel_module(nest, {role: rng.standard_normal(n) for role, n in constants.items()}, sizes)
+    apply(module, "loop-choose-schedule")
+    spec = PASSES["loop-plan-memory"]()(exchange=exchange, goal=goal)  # pyright: ignore[reportCallIssue]
+    spec.apply(Context(), module)
+    return module
+
+
+def cycles_of(module: ModuleOp) -> int:
+    apply(module, *REMAINING)
+    check_plan(module)
+    machine = Machine(compile_module(module).binary)
+    return profile(machine, typical_input(machine)).total
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_smaller_tiles_where_output_and_input_meet(name: str):
+    without, with_ = planned(name, False), planned(name, True)
     bytes_ = [program_of(m).arena_bytes.value.data for m in (without, with_)]  # pyright: ignore
     assert bytes_[1] < bytes_[0]
     assert program_of(with_).arena_bound == program_of(with_).arena_bytes
     assert nest_of(with_).schedule != nest_of(without).schedule
-    apply(with_, *REMAINING)
-    check_plan(with_)
+    assert cycles_of(with_) <= 1.02 * cycles_of(without)
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_small_code_stays_small(name: str):
+    without, with_ = planned(name, False), planned(name, True, "size")
+    prices = []
+    for module in (without, with_):
+        nest = nest_of(module)
+        assert nest.schedule is not None
+        prices.append(price(nest.nest.data, nest.schedule.data))
+    assert prices[1].code_bytes <= prices[0].code_bytes

@@ -2,16 +2,17 @@
 
 Smaller tiles along pixels, with more filters in exchange; smaller tiles only at one end (where a growing output catches
 up with its input); and for depthwise kernels that walk down columns the plain order, rows outermost. Each costs some
-cycles, which are estimated.
+cycles and bytes of code, or saves some; both are estimated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
-from ml4f.backend.loop.pricing import price
+from ml4f.backend.loop.nest import Nest, Schedule, Segments, guard_signature, steps_of, uniform_segments
+from ml4f.backend.loop.packing import whole_words
+from ml4f.backend.loop.pricing import Price, price
 from ml4f.backend.loop.schedules import mac_schedule, pixel_dims, split, tile_dims
 
 PLAIN_TILES = (8, 6, 5, 4, 3, 2)
@@ -20,11 +21,34 @@ PLAIN_POINTS = (9, 27)
 """Reduction points of its body."""
 
 
-MORE_FILTERS = 1.3
-"""How much larger, in accumulators, a tile may get that has fewer pixels and more filters."""
+MOST_TRIED = 24
+"""So many of the cheapest exchanges are looked at."""
+ROUGHLY = 1.3
+"""How much too high an estimate by tiles may be."""
+FEWER_FILTERS, MORE_FILTERS = 0.8, 1.3
+"""How large, in accumulators of the own tile, a tile may be that has fewer pixels and more filters."""
 
 
-def _guarded(nest: Nest, dim: str) -> bool:
+@dataclass(frozen=True)
+class Exchange:
+    """Another schedule; the estimated cycles and bytes of code that it takes more, and both weighed in cycles."""
+
+    schedule: Schedule
+    cycles: float
+    code_bytes: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most cycles and bytes of code that an exchange may cost, and how many cycles a byte of code is worth."""
+
+    cycles: float
+    code_bytes: float
+    cycles_of_byte: float
+
+
+def guarded(nest: Nest, dim: str) -> bool:
     return any(g.expr.mentions(dim) for g in (*nest.guards, *nest.pool_guards))
 
 
@@ -33,10 +57,33 @@ def step_of(schedule: Schedule, dim: str) -> int:
     return max(s for s, _ in schedule.segments[dim])
 
 
+def _even_steps(extent: int, least: int, most: int) -> list[int]:
+    """The steps from `least` to `most` of which no smaller one needs as few tiles."""
+    return [step for step in range(least, most + 1) if step == least or -(-extent // step) < -(-extent // (step - 1))]
+
+
 def _smaller_tiles(nest: Nest, schedule: Schedule, dim: str) -> Iterator[tuple[int, Segments]]:
-    for smaller in range(step_of(schedule, dim) - 1, 0, -1):
-        guarded = _guarded(nest, dim)
-        yield smaller, uniform_segments(nest, dim, smaller) if guarded else split(nest.extents[dim], smaller)
+    for smaller in _even_steps(nest.extents[dim], 1, step_of(schedule, dim) - 1):
+        yield smaller, uniform_segments(nest, dim, smaller) if guarded(nest, dim) else split(nest.extents[dim], smaller)
+
+
+def _uniform(nest: Nest, dim: str, segments: Segments) -> Segments:
+    """The same tiles, in segments within which every guard has the same outcome for every tile."""
+    guards = [g for g in (*nest.guards, *nest.pool_guards) if g.expr.mentions(dim)]
+    if not guards:
+        return segments
+    others = {d: range(nest.extents[d]) for g in guards for d, _ in g.expr.terms if d != dim}
+    found: list[tuple[int, int]] = []
+    previous: object = None
+    for start, step, count in steps_of(segments):
+        for first in range(start, start + step * count, step):
+            signature = step, guard_signature(nest, {**others, dim: range(first, first + step)}, guards)
+            if signature == previous:
+                found[-1] = (step, found[-1][1] + 1)
+            else:
+                found.append((step, 1))
+            previous = signature
+    return tuple(found)
 
 
 def _tapered(extent: int, step: int) -> Iterator[Segments]:
@@ -71,29 +118,77 @@ def _schedules(nest: Nest, schedule: Schedule) -> Iterator[Schedule]:
         for smaller, instead in _smaller_tiles(nest, schedule, dim):
             fewer = _with(schedule, {dim: instead})
             yield fewer
-            for filters in (f for f in nest.filter_dims if f in schedule.tile and not _guarded(nest, f)):
+            for filters in (f for f in nest.filter_dims if f in schedule.tile and not guarded(nest, f)):
                 own = step_of(schedule, filters)
-                for more in range(own + 1, min(int(own * step / smaller * MORE_FILTERS), nest.extents[filters]) + 1):
+                as_large = own * step / smaller
+                most = min(int(as_large * MORE_FILTERS), nest.extents[filters])
+                for more in _even_steps(nest.extents[filters], max(own + 1, int(as_large * FEWER_FILTERS)), most):
                     yield _with(fewer, {filters: split(nest.extents[filters], more)})
-        if not _guarded(nest, dim):
-            for instead in _tapered(nest.extents[dim], step):
-                if instead != segments:
-                    yield _with(schedule, {dim: instead})
+        for instead in _tapered(nest.extents[dim], step):
+            if instead != segments:
+                yield _with(schedule, {dim: _uniform(nest, dim, instead)})
 
 
 def _with(schedule: Schedule, segments: dict[str, Segments]) -> Schedule:
     return replace(schedule, loops=tuple((d, segments.get(d, s)) for d, s in schedule.loops))
 
 
-def exchanges(nest: Nest, schedule: Schedule, most: float) -> list[tuple[Schedule, float]]:
-    """Other schedules with the estimated cycles that each costs more, at most `most`; cheapest first."""
-    own = price(nest, schedule)
-    if own is None:
-        return []
-    found: list[tuple[float, int, Schedule]] = []
+class _Estimates:
+    """Prices of schedules that differ from a nest's own one in one dim's tiles: sums over tiles, each priced once."""
+
+    def __init__(self, nest: Nest, own: Schedule):
+        self.nest = nest
+        self.own = own
+        self.known: dict[Schedule, Price | None] = {}
+
+    def price(self, schedule: Schedule) -> Price | None:
+        if schedule not in self.known:
+            self.known[schedule] = price(self.nest, schedule)
+        return self.known[schedule]
+
+    def pair(self, instead: Schedule) -> tuple[Price | None, Price | None]:
+        """The prices of the own schedule and of another one; they may lack the same part."""
+        dims = [d for d in pixel_dims(self.nest) if instead.segments[d] != self.own.segments[d]]
+        if instead.roll != self.own.roll or len(dims) != 1:
+            return self.price(self.own), self.price(instead)
+        return self._by_tiles(self.own, dims[0]), self._by_tiles(instead, dims[0])
+
+    def _by_tiles(self, schedule: Schedule, dim: str) -> Price | None:
+        total = Price(0.0, 0, 0, 0)
+        for step, count in schedule.segments[dim]:
+            its = self.price(_with(schedule, {dim: ((step, 1),)}))
+            if its is None:
+                return None
+            total = Price(
+                total.cycles + count * its.cycles,
+                max(total.live_s, its.live_s),
+                max(total.live_r, its.live_r),
+                total.code_bytes + its.code_bytes,
+            )
+        return total
+
+
+def exchanges(nest: Nest, schedule: Schedule, budget: Budget) -> list[Exchange]:
+    """Other schedules within a budget, the cheapest first; roughly estimated (see `exactly`)."""
+    estimates = _Estimates(nest, schedule)
+    rough = Budget(ROUGHLY * budget.cycles, budget.code_bytes, budget.cycles_of_byte)
+    found: list[Exchange] = []
     for instead in dict.fromkeys(_schedules(nest, schedule)):
-        its = price(nest, instead)
-        if its is not None and its.feasible and its.cycles - own.cycles <= most:
-            found.append((max(its.cycles - own.cycles, 0.0), its.code_bytes, instead))
-    found.sort(key=lambda f: f[:2])
-    return [(instead, extra) for extra, _, instead in found]
+        exchange = _exchange(nest, instead, *estimates.pair(instead), rough)
+        if exchange is not None:
+            found.append(exchange)
+    return sorted(found, key=lambda e: (e.cost, e.cycles + budget.cycles_of_byte * e.code_bytes))[:MOST_TRIED]
+
+
+def exactly(nest: Nest, schedule: Schedule, instead: Exchange, budget: Budget) -> Exchange | None:
+    """The same exchange for `schedule` as well estimated as any schedule; None where it exceeds the budget."""
+    return _exchange(nest, instead.schedule, price(nest, schedule), price(nest, instead.schedule), budget)
+
+
+def _exchange(nest: Nest, instead: Schedule, own: Price | None, its: Price | None, budget: Budget) -> Exchange | None:
+    if own is None or its is None or not its.feasible or not whole_words(nest, instead):
+        return None
+    cycles, code = max(its.cycles - own.cycles, 0.0), its.code_bytes - own.code_bytes
+    if cycles > budget.cycles or code > budget.code_bytes:
+        return None
+    return Exchange(instead, cycles, code, max(cycles + budget.cycles_of_byte * code, 0.0))
