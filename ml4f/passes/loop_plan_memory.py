@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -13,9 +13,10 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
 from xdsl.passes import ModulePass
 
 from ml4f.backend.loop.nest import Nest, Schedule
-from ml4f.backend.loop.packing import has_loop
+from ml4f.backend.loop.packing import has_loop, whole_words
 from ml4f.backend.loop.pricing import Price, price
-from ml4f.backend.loop.search import Goal
+from ml4f.backend.loop.search import CODE_PER_CYCLES, FLASH_PAGE, Goal
+from ml4f.backend.loop.unrolling import unrolled_further
 from ml4f.backend.memory.exchanges import Budget, Exchange, exactly, exchanges
 from ml4f.backend.memory.lifetimes import Call, Timeline, live_sets, overlaps, pairs
 from ml4f.backend.memory.planner import Plan, is_tight, plan, restricted, together
@@ -29,14 +30,16 @@ SHARING = 1.005
 EXCHANGE_ROUNDS = 4
 WORTH_A_SEARCH = 0.002
 """Exchanges are tried while the arena is at least that much larger than the largest buffer."""
-EXCHANGE_COSTS = (0.0, 0.003, 0.008, 0.02)
-"""Parts of all cycles that the exchange of one kernel may cost, code included; the best of these is taken."""
+COST_LEVELS = 8
+"""Plans are made with exchanges up to so many different costs; the best is taken."""
 MOST_CYCLES: dict[Goal, float] = {"speed": 0.002, "balanced": 0.015, "size": 0.015}
 """The part of all cycles that all exchanges together may cost."""
+MOST_COST = 0.03
+"""The same with the code that exchanges cost."""
 MOST_CODE: dict[Goal, float] = {"speed": inf, "balanced": inf, "size": 0.0}
 """The bytes of code that an exchange may cost."""
-CODE_WEIGHT = 0.1
-"""A tenth more code counts like a hundredth more cycles."""
+DEAR_CODE = 5.0
+"""A byte of code that saves cycles may cost so many times what it costs where schedules are chosen."""
 ARENA_WEIGHT = 16
 """A hundredth of the arena counts like sixteen hundredths of the cycles: the scarcest of a small board's resources."""
 NEARLY_TIGHT = 0.95
@@ -114,6 +117,23 @@ class Kernel:
                 self.exchanges.append(replace(exact, schedule=schedule))
         self.exchanges.sort(key=lambda e: e.cost)
 
+    def faster(self, mode: int) -> Iterator[tuple[Schedule, Price]]:
+        """Schedules with longer bodies than the one of this mode; the cycles that each saves, the code that it costs.
+
+        They touch memory in the same order of tiles, so that the plan is right for them as well.
+        """
+        if self.nest is None or "packed" in self.nest.attributes:
+            return
+        nest, schedule = self.nest.nest.data, self.exchanges[mode].schedule
+        own = price(nest, schedule)
+        for longer in unrolled_further(nest, schedule) if own is not None else ():
+            its = price(nest, longer)
+            if own is None or its is None or not its.feasible or not whole_words(nest, longer):
+                continue
+            if its.cycles < own.cycles:
+                code = max(its.code_bytes - own.code_bytes, 1)
+                yield longer, Price(own.cycles - its.cycles, its.live_s, its.live_r, code)
+
     def output(self, buffers: Sequence[int | None]) -> int | None:
         """The buffer that the nest writes."""
         assert self.nest is not None
@@ -146,6 +166,12 @@ class _Planner:
         self.sizes = tuple(-(-op.bytes.value.data // WORD) for op in self.buffers)
         self.groups = self._groups()
         self.update()
+        self.counts = Counter(call.kernel for call in self.timeline.calls)
+        prices = [kernel.own_price() for kernel in self.kernels]
+        self.total_cycles = sum(prices[kernel].cycles * n for kernel, n in self.counts.items())
+        code = FLASH_PAGE + sum(prices[group].code_bytes for group in {self.groups[kernel] for kernel in self.counts})
+        self.cycles_of_byte = self.total_cycles / (CODE_PER_CYCLES["balanced"] * code)
+        """What a byte of code is worth where kernels' schedules are chosen."""
 
     def _timeline(self) -> Timeline:
         """The program, with all schedules that kernels may have now."""
@@ -224,19 +250,22 @@ class _Planner:
                 nearly[self.groups[call.kernel]] = call
         return tight or nearly
 
+    def _cost_levels(self) -> list[float]:
+        """Some of the costs of exchanges, least first."""
+        costs = sorted({e.cost for n in self.counts for e in self.kernels[n].exchanges})
+        return costs[:: -(-len(costs) // COST_LEVELS)]
+
     def improve(self, goal: Goal) -> Plan:
         """The best plan with other schedules where they pay, by the parts of arena, cycles and code that change."""
-        counts = Counter(call.kernel for call in self.timeline.calls)
-        prices = [kernel.own_price() for kernel in self.kernels]
-        total = sum(prices[kernel].cycles * n for kernel, n in counts.items())
-        code = sum(prices[group].code_bytes for group in {self.groups[kernel] for kernel in counts})
+        total, counts = self.total_cycles, self.counts
         best, done = self.plan(), set[int]()
 
         def rating(found: Plan) -> float:
             extra = [(self.kernels[n].exchanges[mode], counts[n]) for n, mode in found.modes.items()]
-            if sum(e.cycles * n for e, n in extra) > MOST_CYCLES[goal] * total:
+            cycles, cost = sum(e.cycles * n for e, n in extra), sum(e.cost * n for e, n in extra)
+            if cycles > MOST_CYCLES[goal] * total or cost > MOST_COST * total:
                 return inf
-            return found.size**ARENA_WEIGHT * (total + sum(e.cost * n for e, n in extra))
+            return found.size**ARENA_WEIGHT * (total + cost)
 
         for _ in range(EXCHANGE_ROUNDS):
             gain = best.size / max(self.sizes, default=1) - 1
@@ -247,21 +276,51 @@ class _Planner:
             for group, call in calls.items():
                 members = [n for n, g in enumerate(self.groups) if g == group]
                 most = min(ARENA_WEIGHT * gain, MOST_CYCLES[goal]) * total / sum(counts[n] for n in members)
-                budget = Budget(most, MOST_CODE[goal], CODE_WEIGHT * total / max(code, 1))
+                budget = Budget(most, MOST_CODE[goal], self.cycles_of_byte)
                 self.kernels[group].widen(call.buffers, self.sizes, budget)
                 for n in members:
                     self.kernels[n].exchanges = self.kernels[group].exchanges
             self.update()
-            best = min([best, *(self.plan(part * total) for part in EXCHANGE_COSTS)], key=rating)
+            best = min([best, *(self.plan(most) for most in self._cost_levels())], key=rating)
         return best
 
-    def apply(self, found: Plan) -> None:
+    def buy_back(self, found: Plan) -> dict[int, Schedule]:
+        """Longer bodies, by kernel, that save the cycles that exchanges cost; those first that need the least code."""
+        users: dict[tuple[int, int], list[int]] = {}
+        for n in self.counts:
+            users.setdefault((self.groups[n], found.modes.get(n, 0)), []).append(n)
+        extra = sum(self.kernels[n].exchanges[mode].cycles * self.counts[n] for n, mode in found.modes.items())
+        offers: list[tuple[tuple[int, int], Schedule, float, int]] = []
+        for (group, mode), members in users.items() if extra > 0 else ():
+            calls = sum(self.counts[n] for n in members)
+            offers += [
+                ((group, mode), s, its.cycles * calls, its.code_bytes) for s, its in self.kernels[group].faster(mode)
+            ]
+        bought: dict[tuple[int, int], tuple[Schedule, float, int]] = {}
+
+        def rate(offer: tuple[tuple[int, int], Schedule, float, int]) -> float:
+            """Cycles saved for a byte, as far as they are wanted, beyond what has been bought of the same kernel."""
+            key, schedule, saved, code = offer
+            _, before, paid = bought.get(key, (schedule, 0.0, 0))
+            return min(saved - before, extra) / max(code - paid, 1)
+
+        while offers and extra > 0:
+            best = max(offers, key=rate)
+            if rate(best) < self.cycles_of_byte / DEAR_CODE:
+                break
+            key, schedule, saved, code = best
+            extra -= saved - bought.get(key, (schedule, 0.0, 0))[1]
+            bought[key] = schedule, saved, code
+        return {n: schedule for key, (schedule, _, _) in bought.items() for n in users[key]}
+
+    def apply(self, found: Plan, bought: Mapping[int, Schedule]) -> None:
         for op, offset in zip(self.buffers, found.offsets, strict=True):
             op.properties["offset"] = IntegerAttr(offset * WORD, i64)
-        for kernel, mode in found.modes.items():
+        chosen = {n: self.kernels[n].exchanges[mode].schedule for n, mode in found.modes.items()} | dict(bought)
+        for kernel, schedule in chosen.items():
             nest = self.kernels[kernel].nest
             assert nest is not None
-            nest.properties["schedule"] = ScheduleAttr(self.kernels[kernel].exchanges[mode].schedule)
+            nest.properties["schedule"] = ScheduleAttr(schedule)
         self.program.properties["arena_bytes"] = IntegerAttr(found.size * WORD, i64)
         self.program.properties["arena_bound"] = IntegerAttr(found.bound * WORD, i64)
 
@@ -286,4 +345,8 @@ class LoopPlanMemoryPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         planner = _Planner(op)
-        planner.apply(planner.improve(self.goal) if self.exchange else planner.plan())
+        if not self.exchange:
+            planner.apply(planner.plan(), {})
+            return
+        found = planner.improve(self.goal)
+        planner.apply(found, planner.buy_back(found) if self.goal == "balanced" else {})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, guard_signature, steps_of, uniform_segments
 from ml4f.backend.loop.packing import whole_words
 from ml4f.backend.loop.pricing import Price, price
-from ml4f.backend.loop.schedules import mac_schedule, pixel_dims, split, tile_dims
+from ml4f.backend.loop.schedules import mac_schedule, pixel_dims, pooled_points, split, tile_dims
 
 PLAIN_TILES = (8, 6, 5, 4, 3, 2)
 """Pixels of a tile of the plain order."""
@@ -25,8 +25,10 @@ MOST_TRIED = 24
 """So many of the cheapest exchanges are looked at."""
 ROUGHLY = 1.3
 """How much too high an estimate by tiles may be."""
+FULL_TILE = 20
+"""Accumulators that fit the registers with the inputs and weights of a step."""
 FEWER_FILTERS, MORE_FILTERS = 0.8, 1.3
-"""How large, in accumulators of the own tile, a tile may be that has fewer pixels and more filters."""
+"""How many filters a tile with fewer pixels may have, in parts of what makes it as large as its own or a full tile."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ def _schedules(nest: Nest, schedule: Schedule) -> Iterator[Schedule]:
             yield fewer
             for filters in (f for f in nest.filter_dims if f in schedule.tile and not guarded(nest, f)):
                 own = step_of(schedule, filters)
-                as_large = own * step / smaller
-                most = min(int(as_large * MORE_FILTERS), nest.extents[filters])
-                for more in _even_steps(nest.extents[filters], max(own + 1, int(as_large * FEWER_FILTERS)), most):
+                as_large = max(own * step, FULL_TILE // pooled_points(nest)) / smaller
+                least, most = max(own + 1, int(as_large * FEWER_FILTERS)), int(as_large * MORE_FILTERS)
+                for more in _even_steps(nest.extents[filters], least, min(most, nest.extents[filters])):
                     yield _with(fewer, {filters: split(nest.extents[filters], more)})
         for instead in _tapered(nest.extents[dim], step):
             if instead != segments:
