@@ -253,7 +253,7 @@ class _Planner:
     def _cost_levels(self) -> list[float]:
         """Some of the costs of exchanges, least first."""
         costs = sorted({e.cost for n in self.counts for e in self.kernels[n].exchanges})
-        return costs[:: -(-len(costs) // COST_LEVELS)]
+        return costs[:: max(-(-len(costs) // COST_LEVELS), 1)]
 
     def improve(self, goal: Goal) -> Plan:
         """The best plan with other schedules where they pay, by the parts of arena, cycles and code that change."""

@@ -60,29 +60,29 @@ class AccessLog:
         if isinstance(op, v.LoadByteOp):
             self.numbers[op.result] = self.data[symbol][address]
             return
-        kind = "store" if isinstance(op, v.StoreOp) else "load"
-        words = len(op.values) if isinstance(op, v.LoadMultipleOp) else 1
+        kind = "store" if isinstance(op, (v.StoreOp, v.StoreMultipleOp)) else "load"
+        words = len(op.values) if isinstance(op, (v.LoadMultipleOp, v.StoreMultipleOp)) else 1
         self.events.append([(kind, symbol, address // 4 + i) for i in range(words)])
 
 
-def scheduled(nest: Nest, constants: dict, sizes: dict[str, int], number: int) -> tuple[ModuleOp, Schedule]:
-    """The module with one of the schedule's directions."""
+def scheduled(nest: Nest, constants: dict, sizes: dict[str, int], number: int) -> tuple[ModuleOp, Nest, Schedule]:
+    """The module with one of the schedule's directions, and the nest that was chosen with it."""
     module = kernel_module(nest, constants, sizes)
     apply(module, "loop-choose-schedule")
     kernel = next(op for op in module.body.block.ops if isinstance(op, KernelOp))
     op = kernel.body.block.first_op
     assert isinstance(op, NestOp) and op.schedule is not None
-    choices = directions(nest, op.schedule.data)
+    choices = directions(op.nest.data, op.schedule.data)
     schedule = choices[number % len(choices)]
     op.properties["schedule"] = ScheduleAttr(schedule)
-    return module, schedule
+    return module, op.nest.data, schedule
 
 
 @pytest.mark.parametrize("seed", range(200, 260))
 def test_trace_is_the_order_of_the_expanded_code(seed: int):
     rng = np.random.default_rng(seed)
     nest, constants, sizes = random_kernel(rng)
-    module, schedule = scheduled(nest, constants, sizes, seed)
+    module, nest, schedule = scheduled(nest, constants, sizes, seed)
     traced = trace(nest, schedule, {nest.index_of(role): n for role, n in sizes.items()})
     apply(module, "loop-pack-weights", "loop-expand")
     slots: dict[Event, tuple[int, int]] = {}
@@ -131,7 +131,7 @@ def test_machine_code_survives_exactly_the_allowed_differences(seed: int):
         nest, constants, sizes = random_kernel(rng)
         if nest.combine != "mac" or nest.epilogue:
             continue
-        reference, schedule = scheduled(nest, constants, sizes, seed)
+        reference, _, schedule = scheduled(nest, constants, sizes, seed)
         chosen = next(op.nest.data for op in reference.walk() if isinstance(op, NestOp))
         timeline = timeline_of(chosen, schedule, sizes)
         lives = timeline.life(0, {}), timeline.life(1, {})
@@ -143,7 +143,7 @@ def test_machine_code_survives_exactly_the_allowed_differences(seed: int):
     for pair in pairs(timeline):
         allowed += [n for a in pair.alternatives if a.low is not None and a.high is not None for n in (a.low, a.high)]
     for difference in [*allowed, low, high]:
-        module, _ = scheduled(nest, constants, sizes, seed)
+        module, _, _ = scheduled(nest, constants, sizes, seed)
         apply(placed(module, difference), "loop-pack-weights", "loop-expand", "loop-lower-addresses")
         result = Machine(compile_module(module).binary).run(x)
         works = bool(np.allclose(result, expected, rtol=1e-4, atol=1e-5))

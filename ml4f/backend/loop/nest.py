@@ -238,18 +238,23 @@ def uniform_segments(nest: Nest, dim: str, step: int, limit: int | None = None) 
     The guards that mention `dim` are evaluated with their other dims over their whole extents. A remainder tile of its
     own size covers what `step` does not divide. `limit`: cover only the first `limit` points.
     """
-    extent = limit if limit is not None else nest.extents[dim]
+    whole, rest = divmod(limit if limit is not None else nest.extents[dim], step)
+    return uniform(nest, dim, tuple(t for t in ((step, whole), (rest, min(rest, 1))) if t[1]))
+
+
+def uniform(nest: Nest, dim: str, tiles: Segments) -> Segments:
+    """The same tiles, in segments within which every guard has the same outcome for every tile."""
     guards = [g for g in (*nest.guards, *nest.pool_guards) if g.expr.mentions(dim)]
     others = {d: range(nest.extents[d]) for g in guards for d, _ in g.expr.terms if d != dim}
     segments: list[list[int]] = []
-    holds = _where_guards_hold(guards, dim, extent, others)
+    holds = _where_guards_hold(guards, dim, sum(size * count for size, count in tiles), others)
     previous: object = None
-    for start in range(0, extent, step):
-        size = min(step, extent - start)
-        signature = (size, holds[start : start + size].tobytes())
-        if segments and signature == previous:
-            segments[-1][1] += 1
-        else:
-            segments.append([size, 1])
-        previous = signature
+    for first, size, count in steps_of(tiles):
+        for start in range(first, first + size * count, size):
+            signature = (size, holds[start : start + size].tobytes())
+            if segments and signature == previous:
+                segments[-1][1] += 1
+            else:
+                segments.append([size, 1])
+            previous = signature
     return tuple((s, c) for s, c in segments)

@@ -15,7 +15,7 @@ LARGEST_BODY = 400
 
 
 def unrolled_further(nest: Nest, schedule: Schedule) -> Iterator[Schedule]:
-    """The same schedule with the body of its innermost loop over a reduction dim a little, two and three times longer."""
+    """The same schedule with longer bodies of its innermost loop over a reduction dim, up to three times as long."""
     if schedule.roll is not None:
         return
     looped = [(d, s) for d, s in schedule.loops if d in nest.reduction_dims and has_loop(s)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ml4f.backend.loop.nest import Nest, Schedule, Segments, guard_signature, steps_of, uniform_segments
+from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform, uniform_segments
 from ml4f.backend.loop.packing import whole_words
 from ml4f.backend.loop.pricing import Price, price
 from ml4f.backend.loop.schedules import mac_schedule, pixel_dims, pooled_points, split, tile_dims
@@ -69,25 +69,6 @@ def _smaller_tiles(nest: Nest, schedule: Schedule, dim: str) -> Iterator[tuple[i
         yield smaller, uniform_segments(nest, dim, smaller) if guarded(nest, dim) else split(nest.extents[dim], smaller)
 
 
-def _uniform(nest: Nest, dim: str, segments: Segments) -> Segments:
-    """The same tiles, in segments within which every guard has the same outcome for every tile."""
-    guards = [g for g in (*nest.guards, *nest.pool_guards) if g.expr.mentions(dim)]
-    if not guards:
-        return segments
-    others = {d: range(nest.extents[d]) for g in guards for d, _ in g.expr.terms if d != dim}
-    found: list[tuple[int, int]] = []
-    previous: object = None
-    for start, step, count in steps_of(segments):
-        for first in range(start, start + step * count, step):
-            signature = step, guard_signature(nest, {**others, dim: range(first, first + step)}, guards)
-            if signature == previous:
-                found[-1] = (step, found[-1][1] + 1)
-            else:
-                found.append((step, 1))
-            previous = signature
-    return tuple(found)
-
-
 def _tapered(extent: int, step: int) -> Iterator[Segments]:
     """Whole tiles, at one end some smaller ones: several of one size, or getting smaller and smaller."""
     for large in range(step, step // 2, -1):
@@ -128,7 +109,7 @@ def _schedules(nest: Nest, schedule: Schedule) -> Iterator[Schedule]:
                     yield _with(fewer, {filters: split(nest.extents[filters], more)})
         for instead in _tapered(nest.extents[dim], step):
             if instead != segments:
-                yield _with(schedule, {dim: _uniform(nest, dim, instead)})
+                yield _with(schedule, {dim: uniform(nest, dim, instead)})
 
 
 def _with(schedule: Schedule, segments: dict[str, Segments]) -> Schedule:

@@ -9,7 +9,7 @@ iteration counts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -191,12 +191,13 @@ def _table(nest: Nest, schedule: Schedule) -> np.ndarray:
     return np.array(guard_bounds(nest, guard, outer, inner), dtype=np.int64).ravel()
 
 
-def _without_weights(nest: Nest, schedule: Schedule) -> Nest:
+def _without_weights(nest: Nest, schedule: Schedule, followed: Set[int]) -> Nest:
     """A nest that touches everything but weights in the same order, and is expanded in half the time.
 
-    Rolled kernels hold their weights in registers and cannot do without.
+    Rolled kernels hold their weights in registers and cannot do without; weights in the arena are followed.
     """
-    if schedule.roll is not None or not nest.has("w"):
+    weights = {i for i, o in enumerate(nest.operands) if o.role in ("w", "bias")}
+    if schedule.roll is not None or not nest.has("w") or weights & followed:
         return nest
     operands = tuple(o if o.role not in ("w", "bias") else replace(o, role=f"no_{o.role}") for o in nest.operands)
     return replace(nest, combine="add", operands=operands)
@@ -209,7 +210,7 @@ def _trace(nest: Nest, schedule: Schedule, sizes: tuple[tuple[int, int], ...]) -
     table = _table(nest, schedule)
     if schedule.trim is not None and not nest.has("bounds"):
         nest = with_bounds(nest, schedule)
-    expand(_without_weights(nest, schedule), schedule, recorder)  # pyright: ignore[reportArgumentType]
+    expand(_without_weights(nest, schedule, {operand for operand, _ in sizes}), schedule, recorder)  # pyright: ignore[reportArgumentType]
     touches = {operand: Touches(*(np.full(words, NEVER, dtype=np.int64) for _ in range(3))) for operand, words in sizes}
     never_stored = {operand: np.full(words, np.iinfo(np.int64).max) for operand, words in sizes}
     for key, group in recorder.groups.items():
