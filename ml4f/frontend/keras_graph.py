@@ -258,6 +258,7 @@ class _Functional:
 
     def run(self) -> list[int]:
         names = _StoredNames(self.scope.stored)
+        own = len(self.reader.graph.inputs)
         pending: list[tuple[dict[str, Any], int, _Operands, str]] = []
         references = _references(self.inner["input_layers"])
         for entry in self.inner["layers"]:
@@ -269,6 +270,11 @@ class _Functional:
                 self.bind_input(entry, references)
             else:
                 pending += [(entry, index, _operands(node), stored) for index, node in enumerate(nodes)]
+        if self.inputs is None:  # the caller's order, not that of the layers
+            order = {reference.layer: i for i, reference in reversed(list(enumerate(references)))}
+            self.reader.graph.inputs[own:] = sorted(
+                self.reader.graph.inputs[own:], key=lambda entry: order.get(entry.name, len(order))
+            )
         used = [r for item in pending for r in item[2].arguments if isinstance(r, _Reference)]
         for reference in (*used, *_references(self.inner["output_layers"])):
             self.counts[reference.layer] = max(self.counts.get(reference.layer, 1), _checked_index(reference) + 1)
@@ -325,9 +331,9 @@ class _Reference:
 
 
 def _references(value: Any) -> list[_Reference]:
-    """input_layers or output_layers: one reference, a list of them, or a dictionary."""
+    """input_layers or output_layers: one reference, a list of them, or a dictionary, which Keras sorts by its keys."""
     if isinstance(value, dict):
-        return [found for inner in value.values() for found in _references(inner)]
+        return [found for key in sorted(value) for found in _references(value[key])]
     if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
         return [_Reference(value[0], value[1], int(value[2]))]
     return [found for inner in value for found in _references(inner)]

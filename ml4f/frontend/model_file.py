@@ -98,8 +98,26 @@ def _from_bytes(data: bytes, name: str, subject: str, folder: Path | None) -> Lo
         return _from_json(data, name, subject, folder)
     if data[:2] == b"\x80\x02" or data[:1] == b"\x80":
         raise Ml4fError(f"{subject}: this looks like a Python pickle (PyTorch, scikit-learn); export the model to ONNX")
+    if _is_graph_def(data):
+        from ml4f.frontend.savedmodel import read_frozen_graph
+
+        return _prepared(read_frozen_graph(data, subject), name, subject)
     proto, notes = prepare_onnx(parse_onnx(data, subject), subject, folder)
     return Loaded(proto, name, notes)
+
+
+def _is_graph_def(data: bytes) -> bool:
+    """A GraphDef begins with its first node, field 1 of bytes, whose first field is a name; ONNX with a version."""
+    at = 1
+    while at < len(data) and data[at] & 0x80:
+        at += 1
+    return data[:1] == b"\n" and data[at + 1 : at + 2] == b"\n"
+
+
+def _prepared(made: tuple[onnx.ModelProto, list[str]], name: str, subject: str) -> Loaded:
+    """A model that a converter wrote, checked like one from a file."""
+    proto, notes = prepare_onnx(made[0], subject, None)
+    return Loaded(proto, name, [*made[1], *notes])
 
 
 def _named(made: tuple[onnx.ModelProto, list[str]], name: str) -> tuple[onnx.ModelProto, str, list[str]]:
@@ -141,7 +159,11 @@ def _from_folder(path: Path, name: str) -> Loaded:
     if "model.json" in names:
         return _from_bytes(_read(path / "model.json", MAX_JSON_BYTES), name, str(path / "model.json"), path)
     if "saved_model.pb" in names or "saved_model.pbtxt" in names:
-        raise Ml4fError(f"{path}: TensorFlow SavedModels are not supported yet; load it and save it as .keras or .h5")
+        if "saved_model.pb" not in names:
+            raise Ml4fError(f"{path}: a SavedModel in text form is not read; load it and save it as .keras or .h5")
+        from ml4f.frontend.savedmodel import read_saved_model
+
+        return _prepared(read_saved_model(path, str(path)), name, str(path))
     found = [entry for entry in names if entry.lower().endswith(MODEL_SUFFIXES) and (path / entry).is_file()]
     if len(found) == 1:
         return load_model(path / found[0], name)

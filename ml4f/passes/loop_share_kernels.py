@@ -1,14 +1,14 @@
-"""loop-share-kernels: kernels with the same code become one that is called several times."""
+"""loop-share-kernels: kernels with the same code become one that is called several times, and equal data one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, SymbolRefAttr
+from xdsl.dialects.builtin import ArrayAttr, ModuleOp, SymbolRefAttr
 from xdsl.passes import ModulePass
 
-from ml4f.dialects.loop.structure import CallOp, KernelOp, ProgramOp
+from ml4f.dialects.loop.structure import CallOp, DataOp, KernelOp, ProgramOp
 
 
 def fingerprint(kernel: KernelOp) -> tuple[object, ...]:
@@ -36,7 +36,7 @@ def fingerprint(kernel: KernelOp) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class LoopShareKernelsPass(ModulePass):
-    """Keeps the first of each set of kernels that differ only in name; calls of the others go to it.
+    """Keeps the first of each set of kernels that differ only in name; calls of the others go to it. Likewise data.
 
         loop.kernel @a(%x : arena) { … }   loop.kernel @b(%x : arena) { … the same … }
     becomes
@@ -56,7 +56,21 @@ class LoopShareKernelsPass(ModulePass):
                 kernel.erase(safe_erase=False)
             else:
                 kept[key] = kernel.sym_name.data
+        stored: dict[object, str] = {}
+        for data in [d for d in op.body.block.ops if isinstance(d, DataOp)]:
+            kept_name = stored.setdefault(data.value, data.sym_name.data)
+            if kept_name != data.sym_name.data:
+                renamed[data.sym_name.data] = kept_name
+                data.detach()
+                data.erase(safe_erase=False)
         for program in [p for p in op.body.block.ops if isinstance(p, ProgramOp)]:
             for call in program.body.block.ops:
-                if isinstance(call, CallOp) and call.callee.root_reference.data in renamed:
-                    call.properties["callee"] = SymbolRefAttr(renamed[call.callee.root_reference.data])
+                if isinstance(call, CallOp):
+                    call.properties["callee"] = SymbolRefAttr(_kept(renamed, call.callee))
+                    arguments = [SymbolRefAttr(_kept(renamed, argument)) for argument in call.arguments]
+                    call.properties["arguments"] = ArrayAttr(arguments)
+
+
+def _kept(renamed: dict[str, str], symbol: SymbolRefAttr) -> str:
+    name = symbol.root_reference.data
+    return renamed.get(name, name)

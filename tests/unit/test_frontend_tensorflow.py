@@ -14,8 +14,16 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed (pip insta
 pytest.importorskip("tf_keras", reason="tf_keras, Keras 2, is not installed (pip install -e '.[tensorflow]')")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import fuzz_keras
+from shared_models import shared_models
 
-SEEDS = range(1, 13)
+from ml4f.errors import Ml4fError
+from ml4f.frontend import load_model
+from ml4f.frontend.importer import import_onnx
+from ml4f.interpreters.nn import run_nn
+
+MODELS = shared_models()
+
+SEEDS = range(1, 11)
 """Fixed, and few: `tools/fuzz_keras.py` goes on from here."""
 
 
@@ -98,3 +106,96 @@ def test_models_of_models_and_operators(build: Callable[[Any], Any], kind: str, 
     x = rng.standard_normal((2, *model.input_shape[1:])).astype(np.float32)
     network = fuzz_keras.Network(model, x, np.asarray(model(x, training=False)), version)
     assert fuzz_keras.check(network, kind, "nn", tmp_path) <= fuzz_keras.TOLERANCE
+
+
+def two_ends(keras: Any) -> Any:
+    """Two inputs, named against the order of the layers, and two outputs."""
+    layers = keras.layers
+    b, a = keras.Input((10, 3), name="b"), keras.Input((6,), name="a")
+    x, y = layers.Flatten()(layers.Conv1D(4, 3, activation="relu")(b)), layers.Dense(5, activation="tanh")(a)
+    z = layers.Dense(3, activation="softmax")(layers.Concatenate()([x, y]))
+    return keras.Model([b, a], [z, layers.Dense(2)(y)])
+
+
+def encoder_and_decoder(keras: Any) -> Any:
+    """The states of one recurrent layer are the initial ones of another."""
+    layers = keras.layers
+    a, b = keras.Input((7, 3), name="encoded"), keras.Input((4, 2), name="decoded")
+    s, h, c = layers.LSTM(5, return_state=True, return_sequences=True)(a)
+    d = layers.LSTM(5, return_sequences=True)(b, initial_state=[h, c])
+    f = layers.Bidirectional(layers.GRU(3, return_state=True))(s)
+    return keras.Model([a, b], layers.Concatenate()([layers.Flatten()(d), f[0], f[1]]))
+
+
+def model_with_two_inputs(keras: Any) -> Any:
+    """A model in a model, called twice, with two inputs and two outputs."""
+    layers = keras.layers
+    i, j = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model([i, j], [layers.Dense(3)(layers.Subtract()([i, j])), layers.Maximum()([i, j])])
+    x, y = keras.Input((4,), name="x"), keras.Input((4,), name="y")
+    p, q = inner([y, x])
+    r, s = inner([x, q])
+    return keras.Model([x, y], layers.Concatenate()([p, q, r, s]))
+
+
+@pytest.mark.parametrize("build", [two_ends, encoder_and_decoder, model_with_two_inputs])
+@pytest.mark.parametrize("kind", ["h5", "keras", "keras2.h5", "tfjs"])
+def test_several_inputs_and_outputs(build: Callable[[Any], Any], kind: str, tmp_path: Path) -> None:
+    version = 2 if kind in ("keras2.h5", "tfjs") else 3
+    keras = pytest.importorskip("tf_keras" if version == 2 else "keras")
+    keras.backend.clear_session()
+    model = build(keras)
+    rng = np.random.default_rng(4)
+    fuzz_keras.Generator(keras, version, rng).randomise(model)
+    inputs = [rng.standard_normal((1, *tensor.shape[1:])).astype(np.float32) for tensor in model.inputs]
+    found = model(inputs, training=False)
+    expected = [np.asarray(y).ravel() for y in (found if isinstance(found, list | tuple) else [found])]
+    path = fuzz_keras.save(fuzz_keras.Network(model, inputs[0], expected[0], version), kind, tmp_path)
+    results = run_nn(import_onnx(load_model(path).proto, path.name), [x[0] for x in inputs])
+    for result, wanted in zip(results, expected, strict=True):
+        assert fuzz_keras.difference(result, wanted) <= fuzz_keras.TOLERANCE
+
+
+def test_saved_models_and_frozen_graphs(tmp_path: Path) -> None:
+    """What Keras 3 exports, and the graph of it with its variables as constants."""
+    tf, keras = pytest.importorskip("tensorflow"), pytest.importorskip("keras")
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e '.[tensorflow]')")
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    keras.backend.clear_session()
+    model = branches(keras)
+    x = np.random.default_rng(6).standard_normal((1, 10, 10, 3)).astype(np.float32)
+    expected = np.asarray(model(x, training=False))
+    model.export(tmp_path / "saved", verbose=False)
+    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec(x.shape))
+    graph = convert_variables_to_constants_v2(function).graph.as_graph_def()
+    (tmp_path / "graph.pb").write_bytes(graph.SerializeToString())
+    for name in ("saved", "graph.pb"):
+        loaded = load_model(tmp_path / name)
+        result = run_nn(import_onnx(loaded.proto, name), [x[0]])[0]
+        assert fuzz_keras.difference(result, expected) <= fuzz_keras.TOLERANCE
+        assert "compared with TensorFlow" in loaded.notes[0]
+
+
+def test_graphs_that_touch_files_are_refused(tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e '.[tensorflow]')")
+
+    class Reader(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, 4))])
+        def __call__(self, x: Any) -> Any:
+            return x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), tf.float32)
+
+    tf.saved_model.save(Reader(), tmp_path / "reader")
+    with pytest.raises(Ml4fError, match="ReadFile, which runs code or touches files"):
+        load_model(tmp_path / "reader")
+
+
+@pytest.mark.skipif(MODELS is None, reason="no shared models beside the checkout, and ML4F_SHARED is not set")
+def test_a_saved_model_of_tensorflow_1_gives_the_golden_outputs() -> None:
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e '.[tensorflow]')")
+    assert MODELS is not None
+    golden = np.load(MODELS / "mlperf_tiny" / "kws.golden.npz")
+    proto = load_model(MODELS / "mlperf_tiny" / "kws_ref_model").proto
+    result = run_nn(import_onnx(proto, "kws"), [golden["x"][0]])[0]
+    assert fuzz_keras.difference(result, golden["y"][0]) <= fuzz_keras.TOLERANCE
