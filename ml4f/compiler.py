@@ -333,7 +333,7 @@ def compile_proto(
                 current.verify()
                 if previous is not None:
                     differential(previous, current, following)
-                    if previous.name == pipelines.STAGES["loop"]:
+                    if following is not None and following.name == pipelines.THUMB[0]:
                         check_plan(current)
 
         def build(tuning: Tuning) -> ObjectCode:

@@ -18,7 +18,7 @@ from ml4f.errors import ValidationError
 from ml4f.frontend.importer import import_onnx
 from ml4f.interpreters.plan_checker import check_plan
 
-PLANNED = pipelines.DEFAULT[: pipelines.DEFAULT.index(pipelines.LOOP[-1]) + 1]
+PLANNED = pipelines.DEFAULT[: pipelines.DEFAULT.index(pipelines.THUMB[0])]
 SAMPLES = ("avgPool", "batch1", "conv2d", "depth1", "dspDense", "noDsp", "oneD", "tfjsGest")
 
 
