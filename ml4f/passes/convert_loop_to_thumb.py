@@ -323,12 +323,28 @@ def _main(program: ProgramOp, offsets: dict[str, int], sizes: dict[str, int]) ->
                 op = build.data_address(symbol, build.core(i))
             block.add_op(op)
             arguments.append(op.results[0])
-        block.add_op(build.call(call.callee.root_reference.data, arguments, _call_attributes(call, offsets, sizes)))
+        attributes = _call_attributes(call, offsets)
+        attributes["arena_bytes"] = IntegerAttr(_live_bytes(program, call, offsets, sizes), 64)
+        block.add_op(build.call(call.callee.root_reference.data, arguments, attributes))
     block.add_op(build.return_())
     return build.func("main", Region(block), entry=True)
 
 
-def _call_attributes(call: CallOp, offsets: dict[str, int], sizes: dict[str, int]) -> dict[str, Attribute]:
+def _live_bytes(program: ProgramOp, call: CallOp, offsets: dict[str, int], sizes: dict[str, int]) -> int:
+    """Bytes of the arena that hold something while a call runs; where two buffers lie one over the other counts once."""
+    calls = [op for op in program.body.block.ops if isinstance(op, CallOp)]
+    users = [{a.root_reference.data for a in c.arguments} for c in calls]
+    step = calls.index(call)
+    before = {s.root_reference.data for s in program.inputs}.union(*users[: step + 1])
+    behind = {s.root_reference.data for s in program.outputs}.union(*users[step:])
+    end = live = 0
+    for offset, size in sorted((offsets[s], sizes[s]) for s in before & behind & set(offsets)):
+        live += max(offset + size - max(offset, end), 0)
+        end = max(end, offset + size)
+    return live
+
+
+def _call_attributes(call: CallOp, offsets: dict[str, int]) -> dict[str, Attribute]:
     """A call's attributes, with places in the arena instead of buffers; `where` describes them for the listing."""
     attributes = dict(call.attributes)
     operands = attributes.get("operands")
@@ -342,7 +358,6 @@ def _call_attributes(call: CallOp, offsets: dict[str, int], sizes: dict[str, int
     described = [f"{s} at arena+{offsets[s]}" if s in offsets else s for s in symbols]
     attributes["where"] = StringAttr(", ".join(described))
     attributes["constants"] = ArrayAttr([StringAttr(s) for s in dict.fromkeys(symbols) if s not in offsets])
-    attributes["arena_bytes"] = IntegerAttr(sum(sizes[s] for s in dict.fromkeys(symbols) if s in sizes), 64)
     return attributes
 
 

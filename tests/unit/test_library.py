@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import pytest
 
 import ml4f
-from ml4f.compiler import Compilation
+from ml4f.compiler import Compilation, Options, compile_proto
 from ml4f.errors import Ml4fError, UnsupportedError, UsageError
 from ml4f.machine import Machine
 from ml4f.reference import Reference
@@ -72,6 +73,16 @@ def test_binary_and_stats_agree(cancer: Compilation) -> None:
     assert 0 < sum(layer.cycles for layer in stats.layers) <= stats.cycles
     assert stats.weight_bytes >= 650 * 4
     assert stats.as_dict()["layers"][0]["macs"] == stats.layers[0].macs
+
+
+def test_a_layers_arena_is_part_of_the_models() -> None:
+    """Outputs slide over inputs, so that a layer's two tensors take less together than one behind the other."""
+    stats = compile_proto(sample_model("tfjsGest"), "tfjsGest", Options(validate=False)).stats
+    arenas = [layer.arena_bytes for layer in stats.layers]
+    assert max(arenas) == stats.arena_bytes
+    first = stats.layers[0]
+    elements = [prod(first.input_shape), prod(first.output_shape)]
+    assert 4 * max(elements) <= first.arena_bytes < 4 * sum(elements)
 
 
 def test_ir_at_every_stage(cancer: Compilation) -> None:
