@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from nests import random_kernel
 
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.candidates import candidates
+from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.nest import Nest, Step
 from ml4f.backend.loop.pricing import price
 from ml4f.backend.loop.schedules import split_taps
-from ml4f.backend.loop.search import CYCLES_OF_FASTEST, Goal, choose, convex
+from ml4f.backend.loop.search import CYCLES_OF_FASTEST, Goal, choose, convex, halved_bytes
 
 RELU = [Step("activation", None, "relu")]
 
@@ -74,3 +76,32 @@ def test_taps_are_split_from_channels():
     assert split is not None and sorted(n for _, n in split.reduction) == [2, 16]
     assert {o.role: o.map.constant for o in split.operands} == {o.role: o.map.constant for o in nest.operands}
     assert split_taps(kernels.dense(5, 32, 8, True)) is None
+
+
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (7, 1), (5, 2)])
+def test_pixels_of_padded_one_dimensional_layers_share_weights(window: int, stride: int):
+    """The borders have code of their own: a table of them, as for rows, would leave no dim for a tile of pixels."""
+    rows, pad = 64 // stride, (window - stride) // 2
+    pads = [pad, 0, window - stride - pad, 0]
+    nest = kernels.conv2d([64, 1, 12], [window, 1, 12, 16], [rows, 1, 16], [stride, 1], [1, 1], pads, 1, True, RELU)
+    choice = choose([nest])
+    assert choice.totals.cycles < 2.75 * rows * window * 12 * 16
+    assert choice.totals.code_bytes < 5000
+
+
+def test_folding_is_for_the_narrowest_outputs():
+    """A whole row of more than three pixels is a tile; code for each column would be large and slow to price."""
+    width = {n: kernels.conv2d([9, n, 2], [3, 3, 2, 4], [9, n, 4], [1, 1], [1, 1], [1] * 4, 1, True) for n in (3, 4)}
+    assert list(folded_schedules(width[3])) and not list(folded_schedules(width[4]))
+
+
+def test_float16_spends_part_of_what_its_weights_save():
+    whole, half = (
+        [replace(n, operands=tuple(replace(o, element=e) if o.role == "w" else o for o in n.operands)) for n in nests]
+        for nests in ([convolution(22), convolution(21), kernels.dense(1, 336, 4, True)],)
+        for e in ("f32", "f16")
+    )
+    totals = choose(whole).totals, choose(half).totals
+    assert totals[1].cycles < 1.05 * totals[0].cycles
+    assert totals[1].code_bytes < totals[0].code_bytes + sum(halved_bytes(n) for n in half)
+    assert not any(halved_bytes(n) for n in whole)

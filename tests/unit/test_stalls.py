@@ -61,6 +61,15 @@ def test_convolution_loops_of_models_do_not_stall(name: str):
     assert sum(loop.cycles for loop in loops) > 0.8 * compilation.stats.cycles
 
 
+@pytest.mark.parametrize("name", ["digits_conv2d.keras", "watch_gesture.h5"])
+def test_conversions_of_float16_weights_hardly_stall(name: str):
+    """Only where a chain of products begins with a single weight its conversion is waited for."""
+    loops = loop_reports(ml4f.compile(EXAMPLES / name, validate=False, float16=True).code)
+    for loop in loops:
+        if loop.is_innermost and loop.operator in ("conv2d", "dense"):
+            assert loop.steady_stalls.total() <= 0.02 * loop.cycles, f"{loop.layers}, loop over {loop.over}"
+
+
 def test_unscheduled_code_stalls():
     compilation = ml4f.compile(EXAMPLES / "iris_mlp.tfjs", validate=False, optimize=False)
     loops = loop_reports(compilation.code)

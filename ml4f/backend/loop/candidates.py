@@ -51,8 +51,9 @@ TILE_TOLERANCE = 1.05
 COMPACT_TILES = 4
 COMPACT_TOLERANCE = 1.15
 """Further tiles that divide the nest evenly, for their small code; the latter as in `TILE_TOLERANCE`."""
-PEELED_TERMS = 32
-"""With more reduction points than this, peeled rows are too much code."""
+PEELED_TAPS = 8
+PEELED_TERMS = 16
+"""With more taps of a one-dimensional kernel, or reduction points of another one, peeled borders are much code."""
 MAX_TILE_VALUES = 31
 """Accumulators, inputs, weights and a product: with one more there is no second product, and adding has to wait."""
 DENSE_WORDS = 28
@@ -210,17 +211,16 @@ def _options(family: Family) -> Iterator[Family]:
 
 
 def _families(nest: Nest, max_pixels: int, compact: bool) -> Iterator[Family]:
-    pixel, filter_ = tile_dims(nest)
-    trim = trimmable(nest)
-    peelable = nest.terms() // max(math.prod(n for _, n in nest.parallel), 1) <= PEELED_TERMS
-    for m, n in tile_sizes(nest, pixel, filter_, max_pixels, compact):
-        tiles = tuple((d, k) for d, k in ((pixel, m), (filter_, n)) if d is not None)
-        accumulators = pooled_points(nest) * m * n
-        chunk = 0 if accumulators + pooled_points(nest) * m + n < MAX_TILE_VALUES else 2 * n
-        for use_trim in (True, False) if trim and peelable else (True,):
-            forced = guarded_reductions(nest, trim if use_trim else None)
-            order = [d for d in unroll_order(nest, pixel) if not (use_trim and trim and d == trim[1])]
-            free = [d for d in order if d not in forced]
+    for use_trim in _trims(nest, compact):
+        pixel, filter_ = tile_dims(nest, use_trim)
+        trim = trimmable(nest) if use_trim else None
+        forced = guarded_reductions(nest, trim)
+        order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
+        free = [d for d in order if d not in forced]
+        for m, n in tile_sizes(nest, pixel, filter_, max_pixels, compact):
+            tiles = tuple((d, k) for d, k in ((pixel, m), (filter_, n)) if d is not None)
+            accumulators = pooled_points(nest) * m * n
+            chunk = 0 if accumulators + pooled_points(nest) * m + n < MAX_TILE_VALUES else 2 * n
             inner = math.prod(nest.extents[d] for d in forced)
             for dim in reversed(free):
                 taps = shares_inputs(nest, dim, pixel)
@@ -232,6 +232,17 @@ def _families(nest: Nest, max_pixels: int, compact: bool) -> Iterator[Family]:
                     break
             if not free:
                 yield Family(nest, tiles, "", inner, (1,), False, use_trim, chunk)
+
+
+def _trims(nest: Nest, compact: bool) -> tuple[bool, ...]:
+    """Whether to read vertical borders from a table, to give them code of their own, or to try both."""
+    trim = trimmable(nest)
+    if trim is None:
+        return (True,)
+    if tile_dims(nest)[0] is None:  # a table leaves no pixels that share weights
+        return (False, True) if compact or nest.extents[trim[1]] > PEELED_TAPS else (False,)
+    terms = nest.terms() // max(math.prod(n for _, n in nest.parallel), 1)
+    return (True, False) if terms <= PEELED_TERMS else (True,)
 
 
 def _steps(extent: int, terms: int, taps: bool, outermost: bool) -> tuple[int, ...]:

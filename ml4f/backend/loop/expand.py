@@ -67,6 +67,8 @@ class Position:
     tile: int = 0
 
 
+CONVERTED_FIRST = 2
+"""float16 weights that are widened before the first product, which would wait for the conversion of a single one."""
 Environment = dict[str, Position]
 Point = tuple[int, ...]
 
@@ -446,10 +448,16 @@ class _Expansion:
         accumulators: dict[Point, Value],
     ) -> None:
         kind = "i32" if self.bits else "f32"
+        weights = list(dict.fromkeys(w for _, _, w in terms if w is not None))
+        if self.layout is not None and self.layout.element_bytes == 2:
+            for address in weights[:CONVERTED_FIRST]:
+                if Address(address.operand, address.offset & ~3, address.terms) in self.cache:
+                    self.weight(address)
         self.load_all("x", (x for _, x, _ in terms), kind)
-        weights = [w for _, _, w in terms if w is not None]
         if weights:
             self.load_all("w", weights, kind)
+            for address in weights[:CONVERTED_FIRST]:
+                self.weight(address)
         for key, x, w in terms:
             value = self.cache[x] if w is None else self.b.fmul(self.cache[x], self.weight(w))
             self._accumulate(env, accumulators, key, value)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
 from ml4f.backend.loop.schedules import pixel_dims, reading_order, split, split_peeled
 
-WIDEST = 8
-"""Columns up to which each may have code of its own."""
+WIDEST = 3
+"""Columns up to which each may have code of its own: a whole row of more is as good a tile."""
 ROWS = (2, 3, 4, 5, 6, 8)
 FILTERS = (1, 2, 3, 4)
 CHANNELS = (1, 2, 4, 8)

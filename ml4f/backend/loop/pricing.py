@@ -301,7 +301,14 @@ class Estimator:
     def fneg(self, a: int) -> int:
         return self._float(1, a)
 
-    fabs = half_low = half_high = fneg
+    fabs = fneg
+
+    def half_low(self, a: int) -> Number:
+        made = self._float(1, a)
+        self._result = -1  # products of other weights stand in between
+        return made
+
+    half_high = half_low
 
     def fsqrt(self, a: int) -> int:
         return self._float(14, a)

@@ -151,9 +151,12 @@ def default_schedule(nest: Nest) -> Schedule:
     return plain_schedule(nest, 2 if costly_epilogue(nest) else 4, 9)
 
 
-def tile_dims(nest: Nest) -> tuple[str | None, str | None]:
-    """The (pixel, filter) dims of a tile: weights are shared along the first, inputs along the second."""
-    trim = trimmable(nest)
+def tile_dims(nest: Nest, use_trim: bool = True) -> tuple[str | None, str | None]:
+    """The (pixel, filter) dims of a tile: weights are shared along the first, inputs along the second.
+
+    With `use_trim` the dim whose borders a table holds is no dim of a tile.
+    """
+    trim = trimmable(nest) if use_trim else None
     pixels = [d for d in pixel_dims(nest) if not (trim and trim[0] == d) and d not in nest.window_dims]
     pixel = pixels[-1] if pixels else None
     filters = [d for d in nest.filter_dims if not nest.by_role["x"].map.mentions(d)]
@@ -233,7 +236,7 @@ def mac_schedule(nest: Nest, tiles: dict[str, int], points: int, *, use_trim: bo
     Without `use_trim` vertical padding is peeled: each row whose taps differ gets code of its own.
     """
     trim = trimmable(nest) if use_trim else None
-    pixel, _ = tile_dims(nest)
+    pixel, _ = tile_dims(nest, use_trim)
     order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
     forced = guarded_reductions(nest, trim)
     steps = unroll_steps(nest, order, points, forced)

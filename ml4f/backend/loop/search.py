@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, prod
 from typing import Literal
 
 from ml4f.backend.loop.candidates import Candidate, candidates
@@ -25,6 +25,10 @@ CODE_PER_CYCLES: dict[Goal, float] = {"speed": 0.0, "balanced": 3.85, "size": 0.
 FLASH_PAGE = 4096
 """Flash is erased and given away in pages, of so many bytes in an nRF52833, so that bytes of small code are worth less:
 what is weighed against cycles is the code and a page."""
+FLOAT16_RATE = 3.0
+FLOAT16_SHARE = 0.5
+"""float16 weights cost cycles: a per cent of these has to buy so many times as much code, as long as the code that is
+not saved takes no more than this share of what the weights have saved."""
 FIXED_BYTES = 100
 """What an object has besides kernels: entry, saving of registers, return."""
 
@@ -119,13 +123,25 @@ def _above(a: Candidate, b: Candidate, c: Candidate) -> bool:
     )
 
 
+def halved_bytes(nest: Nest) -> int:
+    """Bytes by which a nest's weights are smaller for being float16."""
+    weights = nest.by_role.get("w")
+    if weights is None or weights.element == "f32":
+        return 0
+    return 2 * prod(n for d, n in nest.extents.items() if weights.map.mentions(d))
+
+
 def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, max_pixels: int = 0) -> Choice:
     """The schedules of a program's nests, with at most `max_code` bytes of code if that is possible. Deterministic.
 
     `max_pixels` limits the pixels of a tile.
     """
     path = _Path(nests, max_pixels, compact=goal == "size" or max_code > 0)
-    choice = path.choice(CYCLES_OF_FASTEST[goal] * path.places[0].cycles, CODE_PER_CYCLES[goal])
+    limit, rate = CYCLES_OF_FASTEST[goal] * path.places[0].cycles, CODE_PER_CYCLES[goal]
+    choice = path.choice(limit, rate)
+    faster = path.choice(limit, rate * FLOAT16_RATE)
+    if faster.totals.code_bytes - choice.totals.code_bytes <= FLOAT16_SHARE * sum(map(halved_bytes, path.counts)):
+        choice = faster
     if not max_code or choice.totals.code_bytes <= max_code:
         return choice
     fitting = [totals for totals in path.places if totals.code_bytes <= max_code]
