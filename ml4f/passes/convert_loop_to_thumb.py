@@ -331,7 +331,7 @@ def _main(program: ProgramOp, offsets: dict[str, int], sizes: dict[str, int]) ->
 
 
 def _live_bytes(program: ProgramOp, call: CallOp, offsets: dict[str, int], sizes: dict[str, int]) -> int:
-    """Bytes of the arena that hold something while a call runs; where two buffers lie one over the other counts once."""
+    """Bytes of the arena that hold something while a call runs; a word that two buffers use counts once."""
     calls = [op for op in program.body.block.ops if isinstance(op, CallOp)]
     users = [{a.root_reference.data for a in c.arguments} for c in calls]
     step = calls.index(call)
