@@ -39,6 +39,9 @@ class Reference:
             fed = {name: _as_type(value, types[name]) for name, value in fed.items()}
             values = self._session.run(names, fed)
         else:
+            kinds = {onnx.TensorProto.INT32: "tensor(int32)", onnx.TensorProto.INT64: "tensor(int64)"}
+            types = {name: kinds.get(entry.type.tensor_type.elem_type, "") for name, entry in declared.items()}
+            fed = {name: _as_type(value, types[name]) for name, value in fed.items()}
             values = _evaluator(self.proto).run(names, fed)
         return {**fed, **dict(zip(names, values, strict=True))}
 
@@ -50,7 +53,12 @@ def _declared(x: np.ndarray, entry: onnx.ValueInfoProto) -> np.ndarray:
 
 
 def _as_type(value: np.ndarray, kind: str) -> np.ndarray:
-    types = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+    types = {
+        "tensor(float16)": np.float16,
+        "tensor(double)": np.float64,
+        "tensor(int32)": np.int32,
+        "tensor(int64)": np.int64,
+    }
     return value.astype(types.get(kind, np.float32))
 
 

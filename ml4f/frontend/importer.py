@@ -30,8 +30,12 @@ FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProt
 WITHOUT_EFFECT = frozenset({"hidden_size", "momentum", "ratio", "round_mode", "saturate", "seed", "storage_order"})
 """Attributes that change nothing in inference with float numbers (storage_order: of indices, which
 are refused; hidden_size: the weights say it)."""
-INTEGER_OPERATORS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+INTEGER_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+"""Types of inputs whose whole numbers the code takes as float32."""
+INTEGER_OPERATORS = ("Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """What may be done to computed integers."""
+DEFAULT_LIMIT = 10
+"""Inputs of whole numbers are tried with numbers below it where no table says better."""
 MAX_ELEMENTS = 1 << 26
 """No tensor of a model that fits a microcontroller is larger."""
 
@@ -163,6 +167,10 @@ class Importer:
         """Boolean tensors, which hold 0.0 and 1.0."""
         self.integers: set[str] = set()
         """Tensors of integers, which hold whole numbers as floats: those of ArgMax."""
+        self.rows: int | None = None
+        """What computed row numbers must be less than, in the smallest of the tables that they are of."""
+        self.whole: set[int] = set()
+        """Numbers of the inputs that hold whole numbers."""
         self.problems: list[str] = []
         self.node: Node | None = None
         self.opset = _opset(proto, name)
@@ -202,6 +210,10 @@ class Importer:
         if isinstance(owner, nn.ReshapeOp) and shape_of(owner.x) == shape:
             return owner.x
         return self.emit(nn.ReshapeOp, [value], shape)
+
+    def note_rows(self, rows: int) -> None:
+        """A table of so many rows is read at computed numbers."""
+        self.rows = rows if self.rows is None else min(self.rows, rows)
 
     # Values
 
@@ -291,6 +303,9 @@ class Importer:
         argument = self.block.insert_arg(tensor_type(without_batch(shape)), len(self.block.args))
         argument.name_hint = _hint(entry.name)
         self.tensors[entry.name] = Tensor(argument, shape, tuple(range(len(shape))))
+        if entry.type.tensor_type.elem_type in INTEGER_TYPES:
+            self.integers.add(entry.name)
+            self.whole.add(argument.index)
 
     def add_constant(self, name: str, initializer: onnx.TensorProto) -> None:
         """Name the value of an initializer."""
@@ -352,7 +367,7 @@ class Importer:
             handler(self, node)
             if unread := node.not_understood():
                 raise NotSupported(f"the attribute {unread[0]} is not supported with this value")
-            if integers and node.op_type != "Cast":
+            if node.op_type not in ("Cast", "Gather") and integers:
                 self.integers.update(node.proto.output)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             detail = f"{type(error).__name__}: {error}"
@@ -397,6 +412,9 @@ class Importer:
         signature = [arg.type for arg in self.block.args], [value.type for value in values]
         function = FuncOp("main", FunctionType.from_lists(*signature), Region(self.block))
         function.attributes["model"] = StringAttr(self.name)
+        if self.whole:
+            limits = [(self.rows or DEFAULT_LIMIT) if i in self.whole else 0 for i in range(len(inputs))]
+            function.attributes["input_limits"] = numbers(limits)
         types = ["int32" if name in self.integers else "float32" for name in outputs]
         for key, texts in (("input_names", inputs), ("output_names", outputs), ("output_types", types)):
             function.attributes[key] = ArrayAttr([StringAttr(text) for text in texts])
@@ -463,9 +481,9 @@ def _array(initializer: onnx.TensorProto, name: str) -> np.ndarray:
 def input_shape(entry: onnx.ValueInfoProto, name: str) -> Shape:
     """The input's shape with a free batch dimension set to 1."""
     tensor = entry.type.tensor_type
-    if tensor.elem_type not in FLOAT_TYPES:
+    if tensor.elem_type not in (*FLOAT_TYPES, *INTEGER_TYPES):
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "unknown"
-        raise Ml4fError(f"{name}: input '{entry.name}' has type {kind}; only float inputs are supported")
+        raise Ml4fError(f"{name}: input '{entry.name}' has type {kind}; float, int32 and int64 inputs are supported")
     shape: list[int] = []
     for axis, dim in enumerate(tensor.shape.dim):
         free = not dim.HasField("dim_value") or dim.dim_value < 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from xdsl.ir import BlockArgument
 
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import FLOAT_TYPES, Importer, Node, NotSupported
+from ml4f.frontend.importer import FLOAT_TYPES, INTEGER_TYPES, Importer, Node, NotSupported
 from ml4f.frontend.importer_arithmetic import combine, emit_activation
 from ml4f.frontend.importer_shapes import identity
 
@@ -85,7 +86,7 @@ def where(importer: Importer, node: Node) -> None:
 def cast(importer: Importer, node: Node) -> None:
     """Between float types, and of masks to numbers."""
     source, output, target = node.proto.input[0], node.proto.output[0], node.get("to")
-    if source in importer.integers and target in INTEGER_TYPES:
+    if (source in importer.integers or source in importer.masks) and target in INTEGER_TYPES:
         identity(importer, node)
         importer.integers.add(output)
     elif source in importer.masks or target in FLOAT_TYPES:
@@ -93,12 +94,26 @@ def cast(importer: Importer, node: Node) -> None:
     elif target == BOOL:
         emit_activation(importer, node, "abs", (), source, f"{output}/size")
         emit_activation(importer, node, "step", (), f"{output}/size", output)
+    elif target in INTEGER_TYPES:
+        _truncated(importer, node, source, output)
+        importer.integers.add(output)
     else:
-        raise NotSupported("only casts to float types, and to bool, of float numbers")
+        raise NotSupported("only casts to float types, to bool, int32 and int64 are supported")
 
 
-INTEGER_TYPES = (6, 7)
-"""onnx.TensorProto.INT32 and INT64."""
+def _truncated(importer: Importer, node: Node, source: str, output: str) -> None:
+    """The whole part: of a mask it is the mask itself."""
+    tensor = importer.tensor(source)
+    argument = tensor.value.owner.operands[0] if isinstance(tensor.value.owner, nn.ReshapeOp) else tensor.value
+    if isinstance(argument, BlockArgument):
+        importer.whole.add(argument.index)
+    zero = f"{output}/zero"
+    importer.constants[zero] = np.asarray(0, dtype=np.float32)
+    for rounding, op in (("floor", nn.MaxOp), ("ceil", nn.MinOp)):
+        emit_activation(importer, node, rounding, (), source, f"{output}/{rounding}")
+        combine(importer, node, op, f"{output}/{rounding}", zero, f"{output}/{rounding}/half")
+    combine(importer, node, nn.AddOp, f"{output}/floor/half", f"{output}/ceil/half", output)
+
 
 BOOL = 9
 """onnx.TensorProto.BOOL."""

@@ -20,6 +20,7 @@ from ml4f.frontend import importer_contractions as contractions
 from ml4f.frontend import importer_control_flow as control_flow
 from ml4f.frontend import importer_copies as copies
 from ml4f.frontend import importer_functions as functions
+from ml4f.frontend import importer_lookups as lookups
 from ml4f.frontend import importer_masks as masks
 from ml4f.frontend import importer_recurrent as recurrent
 from ml4f.frontend import importer_reductions as reductions
@@ -141,6 +142,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **contractions.HANDLERS,
     **reductions.HANDLERS,
     **shuffles.HANDLERS,
+    **lookups.HANDLERS,
     "Abs": _activation("abs"),
     "Add": arithmetic.binary(nn.AddOp),
     "AveragePool": one_by_one(windows.average_pool),

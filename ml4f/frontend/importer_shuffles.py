@@ -50,21 +50,6 @@ def picked(importer: Importer, x: Tensor, axis: int, indices: Sequence[int]) -> 
     return shape_ops.joined(importer, parts, axis)
 
 
-def gather(importer: Importer, node: Node) -> None:
-    """Gather with constant indices; evenly spaced ones are a slice."""
-    x = importer.tensor(node.proto.input[0])
-    indices = importer.const(node.proto.input[1])
-    axis = int(node.get("axis", 0)) % len(x.shape)
-    if indices is None or not indices.size:
-        raise NotSupported("the indices must be constants; look computed ones up in the program")
-    flat = [int(i) + (x.shape[axis] if i < 0 else 0) for i in np.ravel(indices)]
-    if not all(0 <= i < x.shape[axis] for i in flat):
-        raise NotSupported(f"indices out of the {x.shape[axis]} elements")
-    made = importer.in_order(picked(importer, x, axis, flat))
-    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
-    importer.result(node.proto.output[0], Tensor(made.value, shape, tuple(range(len(shape)))))
-
-
 def pad(importer: Importer, node: Node) -> None:
     """Pad with a constant, or with the elements themselves: reflect, edge, wrap."""
     mode = node.get("mode", "constant")
@@ -269,7 +254,6 @@ def triangle(importer: Importer, node: Node) -> None:
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "CumSum": cumulative_sum,
     "DepthToSpace": depth_to_space,
-    "Gather": gather,
     "Pad": pad,
     "Resize": resize,
     "SpaceToDepth": space_to_depth,

@@ -196,6 +196,8 @@ class _Generator:
             return str(op.value.value.data)
         if isinstance(op, v.BitsPairOp):
             return f"bits({operands[0]})"
+        if isinstance(op, v.ToIndexOp):
+            return operands[0]
         if isinstance(op, v.AdvanceOp):
             return " + ".join([*operands, str(op.offset.value.data)])
         if isinstance(op, v.ScaleOp):

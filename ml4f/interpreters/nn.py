@@ -15,7 +15,7 @@ from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.dialects.nn import ActAttr, shape_of
 from ml4f.dialects.nn import ops as nn
 from ml4f.errors import InternalError
-from ml4f.interpreters import nn_contractions, nn_recurrent
+from ml4f.interpreters import nn_contractions, nn_lookup, nn_recurrent
 
 Array = np.ndarray
 
@@ -140,7 +140,7 @@ _EVALUATORS: dict[type[Operation], Callable[[Any, Sequence[Array]], Array]] = {
 }
 
 
-MORE_EVALUATORS = {**nn_contractions.EVALUATORS, **nn_recurrent.EVALUATORS}
+MORE_EVALUATORS = {**nn_contractions.EVALUATORS, **nn_lookup.EVALUATORS, **nn_recurrent.EVALUATORS}
 
 
 def evaluate(op: Operation, operands: Sequence[Array]) -> Array:

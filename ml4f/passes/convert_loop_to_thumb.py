@@ -166,6 +166,10 @@ def _to_int(convert: Callable[[SSAValue], Operation]) -> Callable[[_Selector, An
     return select
 
 
+def _to_index(s: _Selector, op: v.ToIndexOp) -> None:
+    s.values[op.result] = s.values[op.operand]
+
+
 def _to_float(s: _Selector, op: v.ToFloatOp) -> None:
     s.values[op.result] = s.emit(build.vcvt_f32_s32(s.emit(build.vmov_s_r(s.values[op.operand]))))
 
@@ -287,6 +291,7 @@ _HANDLERS: dict[type[Operation], Callable[[_Selector, Any], None]] = {
     v.ToIntNearestOp: _to_int(build.vcvtr_s32_f32),
     v.BitsOp: _simple(build.vmov_r_s),
     v.BitsPairOp: _bits_pair,
+    v.ToIndexOp: _to_index,
     v.ToFloatOp: _to_float,
     v.FromBitsOp: _simple(build.vmov_s_r),
     v.HalfLowOp: _simple(build.vcvtb_f32_f16),

@@ -479,9 +479,11 @@ CONVERSIONS: dict[str, Callable[[Converter, Any], None]] = {
 
 def convert(module: ModuleOp) -> None:
     """Replaces the function `main` by a loop-level program."""
-    from ml4f.passes import nn_contraction_kernels, nn_recurrent_kernels
+    from ml4f.passes import nn_contraction_kernels, nn_lookup_kernels, nn_recurrent_kernels
 
-    conversions = {**CONVERSIONS, **nn_contraction_kernels.CONVERSIONS, **nn_recurrent_kernels.CONVERSIONS}
+    conversions = dict(CONVERSIONS)
+    for more in (nn_contraction_kernels, nn_lookup_kernels, nn_recurrent_kernels):
+        conversions.update(more.CONVERSIONS)
     function = next(op for op in module.body.block.ops if isinstance(op, FuncOp))
     c = Converter()
     for i, arg in enumerate(function.body.block.args):

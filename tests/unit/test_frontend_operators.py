@@ -449,6 +449,11 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
     ),
     ("DepthToSpace", depth_to_space),
     ("Gather", gather_any),
+    (
+        "GatherElements",
+        lambda c: c.node("GatherElements", "x", c.constant(c.rng.integers(-c.shape[2], c.shape[2], c.shape)), axis=2),
+    ),
+    ("GatherND", lambda c: c.node("GatherND", "x", c.constant([[[0, 0, 1], [0, -1, 0]]]))),
     ("Gemm", general_gemm),
     ("GlobalLpPool", lambda c: c.node("GlobalLpPool", "x", p=c.draw(1, 2))),
     ("GroupNormalization", group_normalization),

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import ml4f
 from ml4f.errors import Ml4fError, UnsupportedError
 from ml4f.frontend import load_model
 from ml4f.frontend.importer import import_onnx
@@ -127,3 +128,56 @@ def test_infinities_of_a_mask_are_no_sign_of_divergence() -> None:
     spoilt[1, 1] = np.inf
     with pytest.raises(Ml4fError, match="diverged"):
         computed(model(nodes, {"x": x.shape}, "y", {"m": spoilt}), x)
+
+
+def embedding(kind: int, rows: int, axis: int = 0, count: int = 5) -> onnx.ModelProto:
+    nodes = [helper.make_node("Gather", ["t", "i"], ["y"], axis=axis, name="embed")]
+    source = "i"
+    if kind == FLOAT:
+        source = "x"
+        nodes.insert(0, helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64))
+    table = numpy_helper.from_array(random(11, rows, 19), "t")
+    entries = [helper.make_tensor_value_info(source, kind, [1, count])]
+    output = helper.make_tensor_value_info("y", FLOAT, None)
+    graph = helper.make_graph(nodes, "embedding", entries, [output], [table])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+@pytest.mark.parametrize("kind", [FLOAT, TensorProto.INT32, TensorProto.INT64])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_embedding_is_rows_of_its_table(kind: int, axis: int) -> None:
+    proto = embedding(kind, 7, axis)
+    table = random(11, 7, 19)
+    compiled = ml4f.compile(proto)  # compares the code with onnxruntime on indices that exist
+    indices = np.array([[6, 0, -1, 3, 3]])
+    np.testing.assert_array_equal(compiled.predict(indices).ravel(), np.take(table, indices, axis=axis).ravel())
+    beyond = compiled.predict(np.array([[99, -99, 1, 2, np.nan]], np.float32)).ravel()
+    np.testing.assert_array_equal(beyond, np.take(table, [[table.shape[axis] - 1, 0, 1, 2, 0]], axis=axis).ravel())
+
+
+def test_constant_indices_without_order_are_rows_of_a_table() -> None:
+    x = random(12, 90, 3)
+    indices = np.random.default_rng(13).permutation(90)
+    node = helper.make_node("Gather", ["x", "i"], ["y"])
+    compiled = ml4f.compile(model([node], {"x": x.shape}, "y", {"i": indices}))
+    np.testing.assert_array_equal(compiled.predict(x).ravel(), x[indices].ravel())
+
+
+def test_integers_are_for_looking_up_alone() -> None:
+    proto = embedding(TensorProto.INT64, 7)
+    proto.graph.node.insert(0, helper.make_node("Mul", ["j", "j"], ["i"], name="square"))
+    proto.graph.input[0].name = "j"
+    with pytest.raises(UnsupportedError, match=r"'square'.*integers"):
+        ml4f.compile(proto)
+
+
+@pytest.mark.parametrize("size", [21, 42, 43])
+def test_a_selection_of_any_size(size: int) -> None:
+    x = random(14, 1, size)
+    nodes = [
+        helper.make_node("Greater", ["x", "z"], ["m"]),
+        helper.make_node("Where", ["m", "x", "z"], ["w"]),
+        helper.make_node("Neg", ["w"], ["y"]),
+    ]
+    compiled = ml4f.compile(model(nodes, {"x": x.shape}, "y", {"z": np.float32([0])}))
+    np.testing.assert_array_equal(compiled.predict(x).ravel(), -np.maximum(x, 0).ravel())

@@ -58,7 +58,7 @@ def test_every_nn_op_can_run_and_be_lowered():
 
 def test_every_loop_op_can_run_and_be_lowered():
     explicit = {"loop.constant", "loop.int_constant", "loop.bits_pair", "loop.advance", "loop.scale"}
-    explicit |= {"loop.fselect", "loop.iselect"}
+    explicit |= {"loop.fselect", "loop.iselect", "loop.to_index"}
     for op in VALUE_OPS:
         known = op in loop_interpreter._BINARY or op in loop_interpreter._INTEGER or op.name in explicit
         assert known or issubclass(op, AccessOp), f"{op.name} has no meaning in Python"

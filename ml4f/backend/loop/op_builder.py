@@ -162,6 +162,9 @@ class OpBuilder:
     def to_int_nearest(self, a: SSAValue) -> SSAValue:
         return self._int(v.ToIntNearestOp, a)
 
+    def to_index(self, i: SSAValue) -> SSAValue:
+        return self._emit(v.ToIndexOp.create(operands=[i], result_types=[INDEX]))
+
     def to_float(self, i: SSAValue) -> SSAValue:
         return self._float(v.ToFloatOp, i)
 

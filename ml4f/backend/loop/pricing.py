@@ -421,6 +421,8 @@ def constants_of(nest: Nest) -> list[float]:
         if step.kind == "activation" and step.name not in ("linear", "relu"):
             value: Any = (recorder.load(Address(0, 0, ()), "f32"),)
             ACTIVATIONS[step.name].emit(lanes, value, *step.parameters)
+        elif step.kind == "where":
+            recorder.constant(0.0)
         elif step.role is None and step.parameters:
             recorder.constant(step.parameters[0])
     return list(recorder.seen)

@@ -318,6 +318,18 @@ class BitsPairOp(IRDLOperation):
     assembly_format = "$first `,` $second attr-dict"
 
 
+@irdl_op_definition
+class ToIndexOp(IRDLOperation):
+    """An integer as the bound of a loop: nothing happens to its register."""
+
+    name = "loop.to_index"
+    operand = operand_def(I)
+    result = result_def(INDEX)
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$operand attr-dict"
+
+
 class IntToFloat(IRDLOperation):
     """Base: int32 → float32."""
 
@@ -542,6 +554,7 @@ VALUE_OPS = [
     ToIntNearestOp,
     BitsOp,
     BitsPairOp,
+    ToIndexOp,
     ToFloatOp,
     FromBitsOp,
     HalfLowOp,

@@ -150,6 +150,13 @@ def recurrent(gates: int, x: Shape, w: Shape, r: Shape, bias_: Shape, state: Sha
     return x[0], r[0]
 
 
+def lookup(table: Shape, index: Shape) -> Shape:
+    """table [rows, width], index [n]: n rows."""
+    if len(table) != 2 or len(index) != 1:
+        raise ValueError(f"needs a table [rows, width] and indices [n], not {list(table)} and {list(index)}")
+    return (index[0], table[1])
+
+
 def matmul(a: Shape, b: Shape) -> Shape:
     """a [..., m, k], b [..., k, n]; the other axes broadcast."""
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:

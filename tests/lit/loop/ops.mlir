@@ -42,6 +42,16 @@ builtin.module {
       loop.yield
     }
   }
+  loop.kernel @from_a_computed_bound(%x : arena, %table : arena, %out : arena) {
+    %number = loop.load %x[] {offset = 0 : i64, space = "arena"} : f32
+    %row = loop.to_int %number
+    %first_row = loop.to_index %row
+    loop.for %k from %first_row times 1 label "row" {
+      %element = loop.load %table[%k] {strides = array<i64: 8>, offset = 4 : i64, space = "arena"} : f32
+      loop.store %element, %out[] {offset = 0 : i64, space = "arena"} : f32
+      loop.yield
+    }
+  }
   loop.kernel @pointers(%x : arena, %out : arena, %bounds : const) {
     %zero = loop.constant {value = 0.000000e+00 : f32}
     %count = loop.load_byte %bounds[] {offset = 1 : i64, space = "const"}

@@ -69,6 +69,8 @@ func.func @main(%image : tensor<8x9x4xf32>, %vector : tensor<6xf32>) -> tensor<6
   %product = nn.matmul %reshape, %reshape {transpose_a, act = #nn.act<"relu">} : tensor<6x6xf32>
   // CHECK-NEXT: %stretch = nn.conv_transpose2d %image, %half, %b4 {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 1, 0, 0, 1>, output_pads = array<i64: 1, 0>, groups = 2} : tensor<16x10x4xf32>
   %stretch = nn.conv_transpose2d %image, %half, %b4 {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 1, 0, 0, 1>, output_pads = array<i64: 1, 0>, groups = 2} : tensor<16x10x4xf32>
+  // CHECK-NEXT: %rows = nn.lookup %product, %vector : tensor<6x6xf32>
+  %rows = nn.lookup %product, %vector : tensor<6x6xf32>
   // CHECK-NEXT: %row = nn.slice
   %row = nn.slice %reshape {start = array<i64: 0, 0>, strides = array<i64: 1, 1>, sizes = array<i64: 1, 6>} : tensor<1x6xf32>
   %result = nn.reshape %row : tensor<6xf32>

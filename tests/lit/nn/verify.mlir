@@ -132,3 +132,9 @@ func.func @main(%a : tensor<3x4x2xf32>, %w : tensor<2x1x2x2xf32>) {
   %y = nn.conv_transpose2d %a, %w {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, output_pads = array<i64: 0, 0>, groups = 1} : tensor<5x4x2xf32>
   func.return
 }
+// -----
+// CHECK: needs a table [rows, width] and indices [n], not [2, 3] and [2, 3]
+func.func @main(%a : tensor<2x3xf32>) {
+  %y = nn.lookup %a, %a : tensor<2x3xf32>
+  func.return
+}
