@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -428,6 +429,7 @@ def constants_of(nest: Nest) -> list[float]:
     return list(recorder.seen)
 
 
+@lru_cache(maxsize=1024)
 def price(nest: Nest, schedule: Schedule) -> Price | None:
     """The price of a schedule; None where it cannot execute the nest."""
     dynamic = 1.0

@@ -21,7 +21,7 @@ PLAIN_POINTS = (9, 27)
 """Reduction points of its body."""
 
 
-MOST_TRIED = 24
+MOST_TRIED = 10
 """So many of the cheapest exchanges are looked at."""
 ROUGHLY = 1.3
 """How much too high an estimate by tiles may be."""
