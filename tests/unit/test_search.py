@@ -15,7 +15,7 @@ from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.nest import Nest, Step
 from ml4f.backend.loop.pricing import price
 from ml4f.backend.loop.schedules import split_taps
-from ml4f.backend.loop.search import CYCLES_OF_FASTEST, Goal, choose, convex, halved_bytes
+from ml4f.backend.loop.search import CYCLES_OF_FASTEST, FIXED_BYTES, Goal, choose, convex, halved_bytes
 
 RELU = [Step("activation", None, "relu")]
 
@@ -57,6 +57,22 @@ def test_goals_take_the_cycles_they_may_and_no_more():
         assert choice.totals.cycles <= CYCLES_OF_FASTEST[goal] * choice.fastest.cycles
     sizes = [chosen[goal].totals.code_bytes for goal in goals]
     assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
+
+
+def test_code_within_a_limit_is_as_fast_as_single_exchanges_make_it():
+    nests = [convolution(22), convolution(21), kernels.dense(1, 336, 4, True)]
+    cycles = []
+    for limit in (900, 1200, 1800, 2500):
+        choice = choose(nests, max_code=limit)
+        totals = choice.totals
+        assert totals.code_bytes <= limit
+        cycles.append(totals.cycles)
+        for nest, now in choice.candidates.items():
+            faster = [c for c in candidates(nest) if c.cycles < now.cycles]
+            assert all(totals.code_bytes + c.code_bytes - now.code_bytes > limit for c in faster)
+    assert cycles == sorted(cycles, reverse=True) and len(set(cycles)) == len(cycles)
+    smallest = choose(nests, max_code=1).totals
+    assert smallest.code_bytes == FIXED_BYTES + sum(candidates(n)[-1].code_bytes for n in nests)
 
 
 def test_equal_nests_are_one_kernel():

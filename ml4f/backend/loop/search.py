@@ -8,9 +8,9 @@ slower. What is wanted, a goal or a limit, picks a place on it. Equal nests have
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log, prod
+from math import inf, log, prod
 from typing import Literal
 
 from ml4f.backend.loop.candidates import Candidate, candidates
@@ -87,19 +87,30 @@ class _Path:
         """
         allowed = [i for i, totals in enumerate(self.places) if totals.cycles <= limit] or [0]
         place = min(allowed, key=lambda i: (self.places[i].weighed(rate), i))
+        return self._improved(place, lambda totals: totals.weighed(rate) if totals.cycles <= limit else inf)
+
+    def within(self, max_code: int) -> Choice:
+        """A fast choice of at most `max_code` bytes; the smallest one where that is impossible."""
+        fitting = [i for i, totals in enumerate(self.places) if totals.code_bytes <= max_code]
+        if not fitting:
+            return self.choice(self.places[-1].cycles)
+        return self._improved(fitting[0], lambda totals: totals.cycles if totals.code_bytes <= max_code else inf)
+
+    def _improved(self, place: int, cost: Callable[[Totals], float]) -> Choice:
+        """The choice at a place of the path, improved by single exchanges as long as one of them lowers the cost."""
         chosen = {nest: hull[0] for nest, hull in self.hulls.items()}
         for _, nest, i in self.exchanges[:place]:
             chosen[nest] = self.hulls[nest][i]
         totals = self.places[place]
         while True:
             best: tuple[Totals, Nest, Candidate] | None = None
+            reached = cost(totals)
             for nest, now in chosen.items():
                 for candidate in self.fronts[nest]:
                     slower = self.counts[nest] * (candidate.cycles - now.cycles)
                     changed = Totals(totals.cycles + slower, totals.code_bytes + candidate.code_bytes - now.code_bytes)
-                    reached = best[0] if best else totals
-                    if changed.cycles <= limit and changed.weighed(rate) < reached.weighed(rate):
-                        best = changed, nest, candidate
+                    if cost(changed) < reached:
+                        best, reached = (changed, nest, candidate), cost(changed)
             if best is None:
                 return Choice(chosen, totals, self.places[0])
             totals, nest, candidate = best
@@ -142,10 +153,7 @@ def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, ma
     faster = path.choice(limit, rate * FLOAT16_RATE)
     if faster.totals.code_bytes - choice.totals.code_bytes <= FLOAT16_SHARE * sum(map(halved_bytes, path.counts)):
         choice = faster
-    if not max_code or choice.totals.code_bytes <= max_code:
-        return choice
-    fitting = [totals for totals in path.places if totals.code_bytes <= max_code]
-    return path.choice(fitting[0].cycles if fitting else path.places[-1].cycles)
+    return choice if not max_code or choice.totals.code_bytes <= max_code else path.within(max_code)
 
 
 def choose_schedule(nest: Nest) -> tuple[Schedule, Candidate]:
