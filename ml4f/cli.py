@@ -111,9 +111,21 @@ def _clock(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", nargs="?", help=".h5, .keras, .onnx, TF.js model.json or its folder")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help=".h5, .keras, .onnx, .tflite, TF.js, SavedModel or .pt2"
+    )
     parser.add_argument("--output", metavar="DIR", default="built", help="folder for the results (default: built)")
     parser.add_argument("--basename", metavar="NAME", help="name of the results (default: the model's)")
+    parser.add_argument(
+        "--input-shape",
+        metavar="[NAME=]N,N,…",
+        action="append",
+        default=[],
+        help="shape of an input that the model leaves free (may be repeated)",
+    )
+    parser.add_argument(
+        "--dim", metavar="NAME=N", action="append", default=[], help="value of a dimension that the model leaves free"
+    )
     parser.add_argument("--float16", action="store_true", help="store the weights as float16: half the flash")
     parser.add_argument("--eval", metavar="FILE", help='labelled samples: {"x": ..., "y": ...} as JSON, or .npz')
     _clock(parser)
@@ -216,6 +228,7 @@ def compile_command(options: argparse.Namespace) -> None:
         )
     with no_garbage_collection():
         from ml4f.compiler import Options, compile_model
+        from ml4f.frontend.free_shapes import FreeShapes
     from ml4f.output import check_directory, write_all
     from ml4f.report import summary
 
@@ -231,6 +244,7 @@ def compile_command(options: argparse.Namespace) -> None:
         max_ram=options.max_ram,
         core=options.core,
     )
+    free = FreeShapes.parse(options.dim, options.input_shape)
     check_directory(options.output)
     sample_file = None
     if options.eval:
@@ -244,7 +258,13 @@ def compile_command(options: argparse.Namespace) -> None:
         source = sample_model(options.sample_model)
     try:
         compilation = compile_model(
-            source, settings, name=options.sample_model, basename=options.basename, progress=_progress
+            source,
+            settings,
+            name=options.sample_model,
+            basename=options.basename,
+            dims=free.dims,
+            input_shapes=free.inputs,
+            progress=_progress,
         )
         evaluation = None
         if sample_file is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
@@ -388,14 +388,22 @@ def compile_model(
     *,
     name: str | None = None,
     basename: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
     progress: Progress = lambda text: None,
 ) -> Compilation:
-    """Compile a model file (path), the bytes of one, or an ONNX model. Raises Ml4fError."""
+    """Compile a model file (path), the bytes of one, an ONNX model, or a torch.nn.Module. Raises Ml4fError.
+
+    `dims`, `input_shapes`: what the model leaves free, by the dimension's and by the input's name (or one shape alone).
+    """
     if basename is not None and (not basename or file_name(basename) != basename.replace(".", "_")):
         raise UsageError(f"{basename!r} is no file name; use letters, digits, - and _")
     from ml4f.frontend import load_model
+    from ml4f.frontend.free_shapes import FreeShapes
 
-    loaded = load_model(source, name=name)
+    shapes = input_shapes if isinstance(input_shapes, Mapping) else {"": input_shapes} if input_shapes else {}
+    free = FreeShapes(dict(dims or {}), {key: tuple(int(n) for n in shape) for key, shape in shapes.items()})
+    loaded = load_model(source, name, free)
     return compile_proto(
         loaded.proto, loaded.name, options, basename=basename, notes=tuple(loaded.notes), progress=progress
     )

@@ -23,6 +23,7 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from ml4f.dialects.nn import ActAttr, ConstOp, NnOp, SourceAttr, named_location, numbers, shape_of, tensor_type
 from ml4f.dialects.nn import ops as nn
 from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend.free_shapes import REMEDY
 from ml4f.frontend.guards import diverged
 
 OLDEST_OPSET = 6
@@ -489,10 +490,7 @@ def input_shape(entry: onnx.ValueInfoProto, name: str) -> Shape:
         free = not dim.HasField("dim_value") or dim.dim_value < 1
         if free and axis:
             shown = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
-            raise Ml4fError(
-                f"{name}: input '{entry.name}' has the shape {shown}: dimension {axis} is free; "
-                "export the model with a fixed input shape"
-            )
+            raise Ml4fError(f"{name}: input '{entry.name}' has the shape {shown}: dimension {axis} is free; {REMEDY}")
         shape.append(1 if free else dim.dim_value)
     if not tensor.HasField("shape"):
         raise Ml4fError(f"{name}: input '{entry.name}' has no shape; export the model with a fixed input shape")

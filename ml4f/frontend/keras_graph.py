@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ml4f.errors import Ml4fError
+from ml4f.frontend.free_shapes import REMEDY, FreeShapes
 from ml4f.frontend.guards import MAX_ELEMENTS, MAX_NODES, object_of
 
 MODEL_CLASSES = ("Sequential", "Functional", "Model")
@@ -72,12 +73,12 @@ class Graph:
     notes: list[str] = field(default_factory=list)
 
 
-def read_graph(config: dict[str, Any], keras: int, subject: str) -> Graph:
-    """`config`: {"class_name": …, "config": …} of a model. `subject` names the file in errors."""
+def read_graph(config: dict[str, Any], keras: int, subject: str, shapes: FreeShapes | None = None) -> Graph:
+    """`config`: {"class_name": …, "config": …} of a model. `subject` names the file in errors; `shapes`: free ones."""
     kind = config.get("class_name")
     if not isinstance(kind, str) or "config" not in config:
         raise Ml4fError(f"{subject}: the model's configuration has no class_name; save the whole model with Keras")
-    reader = _Reader(keras, subject)
+    reader = _Reader(keras, subject, shapes or FreeShapes())
     try:
         return reader.model(config)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
@@ -102,8 +103,9 @@ class _Scope:
 
 
 class _Reader:
-    def __init__(self, keras: int, subject: str):
+    def __init__(self, keras: int, subject: str, shapes: FreeShapes):
         self.keras = keras
+        self.shapes = shapes
         self.subject = subject
         self.tensors = 0
         self.graph = Graph("")
@@ -200,12 +202,12 @@ class _Reader:
         """A new input of the whole model; all its dimensions but the first must be numbers."""
         if not isinstance(shape, list | tuple) or not shape:
             raise Ml4fError(f"{self.subject}: input '{name}' has no shape but {str(shape)[:80]}")
+        shape = [shape[0], *self.shapes.of(name, [None, *shape[1:]], self.subject)[1:]]
         inner = tuple(shape[1:])
         if any(n is None for n in inner):
             axis = inner.index(None) + 1
             raise Ml4fError(
-                f"{self.subject}: input '{name}' has the shape {list(shape)}: dimension {axis} is free; "
-                "give the model a fixed input shape"
+                f"{self.subject}: input '{name}' has the shape {list(shape)}: dimension {axis} is free; {REMEDY}"
             )
         size = 1
         for n in inner:

@@ -18,6 +18,7 @@ from ml4f.frontend import (
     keras_layers_shape,
     keras_operations,
 )
+from ml4f.frontend.free_shapes import FreeShapes
 from ml4f.frontend.keras_builder import GraphBuilder, LayerContext, Refused, Value
 from ml4f.frontend.keras_graph import OPERATION_CLASSES, Call, Graph, read_graph, type_name
 from ml4f.frontend.keras_weights import KerasFile
@@ -36,12 +37,12 @@ MASKS = ("Masking",)
 """Layers that hide some steps from those behind them."""
 
 
-def keras_to_onnx(file: KerasFile, subject: str) -> tuple[onnx.ModelProto, list[str]]:
-    """The model with a batch of 1, and remarks for the user.
+def keras_to_onnx(file: KerasFile, subject: str, shapes: FreeShapes | None = None) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with a batch of 1, and remarks for the user; `shapes`: of inputs that leave some dimension free.
 
     Raises UnsupportedError with every layer that is not supported, Ml4fError if configuration and weights do not fit.
     """
-    graph = read_graph(file.config, file.keras, subject)
+    graph = read_graph(file.config, file.keras, subject, shapes)
     return _Translation(file, graph, subject).run(), graph.notes
 
 

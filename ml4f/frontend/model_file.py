@@ -9,8 +9,10 @@ from typing import Any
 import onnx
 
 from ml4f.errors import Ml4fError, UsageError
+from ml4f.frontend.free_shapes import FreeShapes
 from ml4f.frontend.guards import MAX_FILE_BYTES, MAX_JSON_BYTES, parse_json
 from ml4f.frontend.onnx_file import beside, parse_onnx, prepare_onnx
+from ml4f.frontend.pytorch import is_module, is_program, read_module, read_program
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HDF5_PLACES = (0, 512, 1024, 2048)
@@ -19,7 +21,24 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 TFLITE_SIGNATURE = b"TFL3"
 """At offset 4 (FlatBuffers file identifier)."""
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".json", ".tflite")
-NAME_ENDINGS = (".tfjsmodel", ".tfjs", ".keras2", ".keras", ".h5", ".hdf5", ".onnx", ".json", ".tflite", ".model")
+NAME_ENDINGS = (
+    ".tfjsmodel",
+    ".tfjs",
+    ".keras2",
+    ".keras",
+    ".h5",
+    ".hdf5",
+    ".onnx",
+    ".json",
+    ".tflite",
+    ".pt2",
+    ".pb",
+    ".model",
+)
+
+
+FIXED = FreeShapes()
+"""Nothing is said about free dimensions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,22 +50,36 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
 
-def load_model(source: str | Path | bytes | onnx.ModelProto, name: str | None = None) -> Loaded:
-    """A model from a path (file or folder), the bytes of a file, or an ONNX model. Raises Ml4fError."""
+def load_model(
+    source: str | Path | bytes | onnx.ModelProto | Any, name: str | None = None, shapes: FreeShapes = FIXED
+) -> Loaded:
+    """A model from a path (file or folder), the bytes of a file, an ONNX model or a torch.nn.Module.
+
+    `shapes`: of dimensions that the model leaves free. Raises Ml4fError.
+    """
+    loaded = _load(source, name, shapes)
+    shapes.fix(loaded.proto, loaded.name)
+    return loaded
+
+
+def _load(source: Any, name: str | None, shapes: FreeShapes) -> Loaded:
     if isinstance(source, onnx.ModelProto):
         own = name or source.graph.name or "model"
         proto, notes = prepare_onnx(source, own, None)
         return Loaded(proto, own, notes)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(source), name or "model", "the model", None)
+        return _from_bytes(bytes(source), name or "model", "the model", None, shapes)
+    if is_module(source):
+        own = name or type(source).__name__
+        return _prepared(read_module(source, shapes, own), own, own)
     if not isinstance(source, str | Path):
         raise UsageError(f"a model is a path, bytes or an onnx.ModelProto, not {type(source).__name__}")
     path = Path(source)
     own = name or model_name(path)
     try:
         if path.is_dir():
-            return _from_folder(path, own)
-        return _from_bytes(_read(path, MAX_FILE_BYTES), own, str(source), path.parent)
+            return _from_folder(path, own, shapes)
+        return _from_bytes(_read(path, MAX_FILE_BYTES), own, str(source), path, shapes)
     except (OSError, ValueError) as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Ml4fError(f"{source}: cannot be read: {detail}") from None
@@ -77,31 +110,36 @@ def _read(path: Path, limit: int) -> bytes:
     return path.read_bytes()
 
 
-def _from_bytes(data: bytes, name: str, subject: str, folder: Path | None) -> Loaded:
-    """By the first bytes."""
+def _from_bytes(data: bytes, name: str, subject: str, path: Path | None, shapes: FreeShapes) -> Loaded:
+    """By the first bytes; `path`: of the file, if it is one."""
+    folder = path.parent if path is not None else None
     if not data:
         raise Ml4fError(f"{subject}: the file is empty; save the model again")
     if any(data[at : at + 8] == HDF5_SIGNATURE for at in HDF5_PLACES):
         from ml4f.frontend.keras_archive import read_h5
 
-        return _keras(read_h5(data, subject), name, subject)
+        return _keras(read_h5(data, subject), name, subject, shapes)
+    if data[:4] == ZIP_SIGNATURE and is_program(data):
+        if path is None:
+            raise Ml4fError(f"{subject}: give the path of a .pt2 file, not its bytes")
+        return _prepared(read_program(path, subject), name, subject)
     if data[:4] == ZIP_SIGNATURE:
         from ml4f.frontend.keras_archive import read_archive
 
-        return _keras(read_archive(data, subject), name, subject)
+        return _keras(read_archive(data, subject), name, subject, shapes)
     if data[4:8] == TFLITE_SIGNATURE:
         from ml4f.frontend.tflite_onnx import tflite_to_onnx
 
         return Loaded(*_named(tflite_to_onnx(data, subject), name))
     text = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:1] in (b"{", b"["):
-        return _from_json(data, name, subject, folder)
+        return _from_json(data, name, subject, folder, shapes)
     if data[:2] == b"\x80\x02" or data[:1] == b"\x80":
         raise Ml4fError(f"{subject}: this looks like a Python pickle (PyTorch, scikit-learn); export the model to ONNX")
     if _is_graph_def(data):
         from ml4f.frontend.savedmodel import read_frozen_graph
 
-        return _prepared(read_frozen_graph(data, subject), name, subject)
+        return _prepared(read_frozen_graph(data, subject, shapes), name, subject)
     proto, notes = prepare_onnx(parse_onnx(data, subject), subject, folder)
     return Loaded(proto, name, notes)
 
@@ -125,7 +163,7 @@ def _named(made: tuple[onnx.ModelProto, list[str]], name: str) -> tuple[onnx.Mod
     return proto, name, notes
 
 
-def _from_json(data: bytes, name: str, subject: str, folder: Path | None) -> Loaded:
+def _from_json(data: bytes, name: str, subject: str, folder: Path | None, shapes: FreeShapes) -> Loaded:
     from ml4f.frontend.tfjs import read_tfjs
 
     def shard(location: str) -> bytes:
@@ -139,34 +177,36 @@ def _from_json(data: bytes, name: str, subject: str, folder: Path | None) -> Loa
             ) from None
 
     document: Any = parse_json(data, subject, "the JSON file")
-    return _keras(read_tfjs(document, subject, shard if folder is not None else None), name, subject)
+    return _keras(read_tfjs(document, subject, shard if folder is not None else None), name, subject, shapes)
 
 
-def _keras(file: Any, name: str, subject: str) -> Loaded:
+def _keras(file: Any, name: str, subject: str, shapes: FreeShapes) -> Loaded:
     from ml4f.frontend.keras_onnx import keras_to_onnx
 
-    proto, notes = keras_to_onnx(file, subject)
+    proto, notes = keras_to_onnx(file, subject, shapes)
     return Loaded(proto, name, notes)
 
 
-def _from_folder(path: Path, name: str) -> Loaded:
+def _from_folder(path: Path, name: str, shapes: FreeShapes) -> Loaded:
     """An unpacked .keras archive, a TF.js model, or a folder with one model file."""
     names = sorted(entry.name for entry in path.iterdir())
     if "config.json" in names and "model.weights.h5" in names:
         from ml4f.frontend.keras_archive import read_parts
 
-        return _keras(read_parts(set(names), lambda part, limit: _read(path / part, limit), str(path)), name, str(path))
+        parts = read_parts(set(names), lambda part, limit: _read(path / part, limit), str(path))
+        return _keras(parts, name, str(path), shapes)
     if "model.json" in names:
-        return _from_bytes(_read(path / "model.json", MAX_JSON_BYTES), name, str(path / "model.json"), path)
+        model = path / "model.json"
+        return _from_bytes(_read(model, MAX_JSON_BYTES), name, str(model), model, shapes)
     if "saved_model.pb" in names or "saved_model.pbtxt" in names:
         if "saved_model.pb" not in names:
             raise Ml4fError(f"{path}: a SavedModel in text form is not read; load it and save it as .keras or .h5")
         from ml4f.frontend.savedmodel import read_saved_model
 
-        return _prepared(read_saved_model(path, str(path)), name, str(path))
+        return _prepared(read_saved_model(path, str(path), shapes), name, str(path))
     found = [entry for entry in names if entry.lower().endswith(MODEL_SUFFIXES) and (path / entry).is_file()]
     if len(found) == 1:
-        return load_model(path / found[0], name)
+        return _load(path / found[0], name, shapes)
     if not found:
         raise Ml4fError(f"{path}: the folder holds no model (.keras, .h5, .onnx, TF.js model.json)")
     raise Ml4fError(

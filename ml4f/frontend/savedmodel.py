@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend.free_shapes import REMEDY, FreeShapes
 
 OPSET = 15
 """What tf2onnx 1.16 and newer write without losses."""
@@ -39,7 +40,7 @@ class _Frozen:
     run: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
-def read_saved_model(path: Path, subject: str) -> tuple[onnx.ModelProto, list[str]]:
+def read_saved_model(path: Path, subject: str, shapes: FreeShapes) -> tuple[onnx.ModelProto, list[str]]:
     """A folder with saved_model.pb; its signature serving_default, or its only one."""
     with _tensorflow(subject) as tf:
         _check_graphs(path / "saved_model.pb", subject)
@@ -57,10 +58,10 @@ def read_saved_model(path: Path, subject: str) -> tuple[onnx.ModelProto, list[st
                     f"{subject}: TensorFlow cannot load it ({_line(new)}; as a model of TensorFlow 1: {_line(old)}); "
                     "save the model again"
                 ) from None
-        return _converted(tf, frozen, subject)
+        return _converted(tf, frozen, subject, shapes)
 
 
-def read_frozen_graph(data: bytes, subject: str) -> tuple[onnx.ModelProto, list[str]]:
+def read_frozen_graph(data: bytes, subject: str, shapes: FreeShapes) -> tuple[onnx.ModelProto, list[str]]:
     """A frozen GraphDef: its placeholders are the inputs, what nobody reads are the outputs."""
     with _tensorflow(subject) as tf:
         graph_def = tf.compat.v1.GraphDef()
@@ -80,7 +81,7 @@ def read_frozen_graph(data: bytes, subject: str) -> tuple[onnx.ModelProto, list[
         ]
         if not inputs or not outputs:
             raise Ml4fError(f"{subject}: the graph has {len(inputs)} placeholders and {len(outputs)} outputs")
-        return _converted(tf, _of_graph(tf, graph_def, inputs, outputs), subject)
+        return _converted(tf, _of_graph(tf, graph_def, inputs, outputs), subject, shapes)
 
 
 @contextmanager
@@ -186,17 +187,17 @@ def _extents(shape: Any) -> list[int]:
     return [-1 if n is None else int(n) for n in shape]
 
 
-def _converted(tf: Any, frozen: _Frozen, subject: str) -> tuple[onnx.ModelProto, list[str]]:
+def _converted(tf: Any, frozen: _Frozen, subject: str, given: FreeShapes) -> tuple[onnx.ModelProto, list[str]]:
     """By tf2onnx with a batch of 1, then compared."""
     import tf2onnx
 
     shapes: dict[str, list[int]] = {}
     for name, shape in frozen.inputs:
-        fixed = [1 if axis == 0 and n < 1 else n for axis, n in enumerate(shape)]
+        known = [None if n < 1 else n for n in shape]
+        filled = given.of(name, known, subject, alone=len(frozen.inputs) == 1)
+        fixed = [1 if axis == 0 and n is None else n or -1 for axis, n in enumerate(filled)]
         if any(n < 1 for n in fixed):
-            raise Ml4fError(
-                f"{subject}: input '{name}' has the free shape {shape}; save the model with a fixed input shape"
-            )
+            raise Ml4fError(f"{subject}: input '{name}' has the free shape {shape}; {REMEDY}")
         shapes[name] = fixed
     try:
         proto, _ = tf2onnx.convert.from_graph_def(

@@ -1,0 +1,167 @@
+"""PyTorch programs (.pt2) and modules as ONNX models, through PyTorch's own exporter, and compared with its outputs.
+
+Needs torch and onnxscript (extra `ml4f[pytorch]`). A file of torch.export holds a graph and weights, and no code;
+pickles (.pt, .pth) are not read, as loading one runs code from it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend.free_shapes import FreeShapes
+
+OPSET = 18
+"""The first that the exporter writes without converting down."""
+TOLERANCE = 1e-4
+"""Of the largest output."""
+RUNS = 3
+"""Random inputs that are compared."""
+
+
+def is_module(source: Any) -> bool:
+    """Whether a Python object is a torch.nn.Module or an exported program; torch is not imported for that."""
+    return any(kind.__module__.startswith("torch.") for kind in type(source).__mro__) and hasattr(source, "state_dict")
+
+
+def is_program(data: bytes) -> bool:
+    """Whether a zip archive is what torch.export.save writes, by the names in it."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    return any(
+        name.endswith(("serialized_exported_program.json", "archive_format", "models/model.json")) for name in names
+    )
+
+
+def read_program(path: Path, subject: str) -> tuple[onnx.ModelProto, list[str]]:
+    """A .pt2 file, as torch.export.save writes it."""
+    with _torch(subject) as torch:
+        try:
+            with _weights_only(torch):
+                program = torch.export.load(str(path))
+        except Exception as error:  # torch raises whatever it likes on broken files
+            raise Ml4fError(
+                f"{subject}: cannot be read as a program of torch.export ({_line(error)}); save it again with "
+                "torch.export.save, or export the model to ONNX"
+            ) from None
+        return _converted(torch, program, subject)
+
+
+def read_module(module: Any, shapes: FreeShapes, subject: str) -> tuple[onnx.ModelProto, list[str]]:
+    """A torch.nn.Module, in evaluation mode, for inputs of the given shapes (in order); or an exported program."""
+    with _torch(subject) as torch:
+        if not isinstance(module, torch.nn.Module):
+            return _converted(torch, module, subject)
+        if not shapes.inputs:
+            raise Ml4fError(f"{subject}: a PyTorch module does not say what its inputs are; give input_shapes")
+        examples = tuple(torch.zeros(shape) for shape in shapes.inputs.values())
+        training = module.training
+        try:
+            program = torch.export.export(module.eval(), examples)
+        except Exception as error:  # torch raises whatever it likes
+            raise UnsupportedError(subject, [f"torch.export cannot follow the module ({_line(error)})"]) from None
+        finally:
+            module.train(training)
+        return _converted(torch, program, subject)
+
+
+@contextmanager
+def _torch(subject: str) -> Iterator[Any]:
+    """The module, quiet; an error with a way out where it is missing."""
+    try:
+        import onnxscript  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise Ml4fError(
+            f"{subject}: PyTorch programs need torch and onnxscript: pip install 'ml4f[pytorch]'; or export the model "
+            f"with torch.onnx.export(…, dynamo=True) where they are installed ({error})"
+        ) from None
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield torch
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _weights_only(torch: Any) -> Iterator[None]:
+    """torch.export.load falls back on unpickling whatever a file holds, which could run code: here it does not."""
+    original = torch.load
+    torch.load = lambda *arguments, **options: original(*arguments, **{**options, "weights_only": True})
+    try:
+        yield
+    finally:
+        torch.load = original
+
+
+def _converted(torch: Any, program: Any, subject: str) -> tuple[onnx.ModelProto, list[str]]:
+    """By torch.onnx.export, then compared."""
+    try:
+        with redirect_stdout(io.StringIO()):
+            made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
+        proto = made.model_proto
+    except Exception as error:  # torch raises whatever it likes
+        raise UnsupportedError(subject, [f"torch.onnx.export cannot convert it ({_line(error)})"]) from None
+    inputs = _inputs(torch, program, subject)
+    _compare(torch, proto, program, inputs, subject)
+    return proto, ["converted by torch.onnx.export, and compared with PyTorch's outputs"]
+
+
+def _inputs(torch: Any, program: Any, subject: str) -> list[list[int]]:
+    """The shapes of the program's inputs."""
+    names = set(program.graph_signature.user_inputs)
+    shapes: list[list[int]] = []
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in names:
+            value = node.meta.get("val")
+            if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+                raise Ml4fError(
+                    f"{subject}: input '{node.name}' is no float32 tensor; export the model with such inputs"
+                )
+            shapes.append([n if isinstance(n, int) else 1 for n in value.shape])
+    return shapes
+
+
+def _compare(torch: Any, proto: onnx.ModelProto, program: Any, shapes: Sequence[Sequence[int]], subject: str) -> None:
+    """Raises Ml4fError if the converted model computes something else than PyTorch."""
+    from ml4f.reference import Reference
+
+    reference, module = Reference(proto), program.module()
+    names = [entry.name for entry in proto.graph.output]
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        values = [rng.standard_normal(tuple(shape)).astype(np.float32) for shape in shapes]
+        with torch.no_grad():
+            given = module(*(torch.from_numpy(v) for v in values))
+        flat = torch.utils._pytree.tree_leaves(given)
+        found = reference.run(values)
+        for name, y in zip(names, flat, strict=True):
+            expected = y.detach().numpy()
+            scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)
+            error = float(np.abs(found[name].ravel() - expected.ravel()).max(initial=0.0)) / scale
+            if not error <= TOLERANCE:
+                raise Ml4fError(
+                    f"{subject}: torch.onnx.export converts it wrongly: its output '{name}' is off by {error:.1e} of "
+                    "the largest element; try another release of PyTorch"
+                )
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
