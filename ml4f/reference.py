@@ -40,7 +40,10 @@ class Reference:
             values = self._session.run(names, fed)
         else:
             kinds = {onnx.TensorProto.INT32: "tensor(int32)", onnx.TensorProto.INT64: "tensor(int64)"}
-            types = {name: kinds.get(entry.type.tensor_type.elem_type, "") for name, entry in declared.items()}
+            types = {
+                name: kinds.get(entry.type.tensor_type.elem_type, "")  # pyright: ignore[reportArgumentType, reportCallIssue]: numbers
+                for name, entry in declared.items()
+            }
             fed = {name: _as_type(value, types[name]) for name, value in fed.items()}
             values = _evaluator(self.proto).run(names, fed)
         return {**fed, **dict(zip(names, values, strict=True))}

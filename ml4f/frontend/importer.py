@@ -33,7 +33,17 @@ WITHOUT_EFFECT = frozenset({"hidden_size", "momentum", "ratio", "round_mode", "s
 are refused; hidden_size: the weights say it)."""
 INTEGER_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 """Types of inputs whose whole numbers the code takes as float32."""
-INTEGER_OPERATORS = ("Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+INTEGER_OPERATORS = (
+    "ArrayFeatureExtractor",
+    "Cast",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 """What may be done to computed integers."""
 DEFAULT_LIMIT = 10
 """Inputs of whole numbers are tried with numbers below it where no table says better."""
@@ -140,7 +150,7 @@ class Node:
         if not unread:
             return []
         try:
-            schema = onnx.defs.get_schema(self.op_type, self.opset, "")
+            schema = onnx.defs.get_schema(self.op_type, self.opset, self.proto.domain)
         except onnx.defs.SchemaError:
             return sorted(unread)
         values = {a.name: a for a in self.proto.attribute}
@@ -329,8 +339,8 @@ class Importer:
         try:
             if self.foldable(node):
                 self.fold(node)
-            elif node.op_type in handlers and node.proto.domain in ("", "ai.onnx"):
-                self.handle(node, handlers[node.op_type])
+            elif (handler := handler_of(node, handlers)) is not None:
+                self.handle(node, handler)
             else:
                 self.inline(node, handlers)
         except NotSupported as problem:
@@ -368,7 +378,7 @@ class Importer:
             handler(self, node)
             if unread := node.not_understood():
                 raise NotSupported(f"the attribute {unread[0]} is not supported with this value")
-            if node.op_type not in ("Cast", "Gather") and integers:
+            if node.op_type not in ("ArrayFeatureExtractor", "Cast", "Gather") and integers:
                 self.integers.update(node.proto.output)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             detail = f"{type(error).__name__}: {error}"
@@ -444,6 +454,17 @@ def _names_read(graph: onnx.GraphProto) -> set[str]:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 names |= _names_read(attribute.g)
     return names
+
+
+def handler_of(
+    node: Node, handlers: dict[str, Callable[[Importer, Node], None]]
+) -> Callable[[Importer, Node], None] | None:
+    """The function that emits a node of ONNX's own domain or of ai.onnx.ml."""
+    from ml4f.frontend import importer_ml
+
+    if node.proto.domain == importer_ml.DOMAIN:
+        return importer_ml.HANDLERS.get(node.op_type)
+    return handlers.get(node.op_type) if node.proto.domain in ("", "ai.onnx") else None
 
 
 def without_batch(shape: Shape) -> Shape:

@@ -90,13 +90,18 @@ def _checked(indices: np.ndarray, extents: np.ndarray | int) -> np.ndarray:
     return whole
 
 
+def _numbers(places: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    """The numbers in memory of elements whose coordinates are given, an array for each axis."""
+    return np.asarray(np.ravel_multi_index(tuple(places), tuple(shape)))
+
+
 def gather_elements(importer: Importer, node: Node) -> None:
     """GatherElements with constant indices."""
     shape, indices = importer.shape(node.proto.input[0]), _constant_indices(importer, node)
     axis = int(node.get("axis", 0)) % len(shape)
-    places = list(np.indices(indices.shape))
+    places: list[np.ndarray] = list(np.indices(indices.shape))
     places[axis] = _checked(indices, shape[axis])
-    _scattered(importer, node, np.ravel_multi_index(places, shape), ())
+    _scattered(importer, node, _numbers(places, shape), ())
 
 
 def gather_nd(importer: Importer, node: Node) -> None:
@@ -104,8 +109,8 @@ def gather_nd(importer: Importer, node: Node) -> None:
     shape, indices = importer.shape(node.proto.input[0]), _constant_indices(importer, node)
     batch, depth = int(node.get("batch_dims", 0)), indices.shape[-1]
     whole = _checked(indices, np.array(shape[batch : batch + depth]))
-    places = list(np.indices(indices.shape[:-1])[:batch]) + [whole[..., i] for i in range(depth)]
-    numbers = np.ravel_multi_index(places, shape[: batch + depth])
+    places: list[np.ndarray] = list(np.indices(indices.shape[:-1])[:batch]) + [whole[..., i] for i in range(depth)]
+    numbers = _numbers(places, shape[: batch + depth])
     _scattered(importer, node, numbers, shape[batch + depth :])
 
 

@@ -70,6 +70,7 @@ def prepare_onnx(proto: onnx.ModelProto, name: str, folder: Path | None) -> tupl
         except onnx.checker.ValidationError as error:
             detail = " ".join(str(error).split())[:300]
             raise Ml4fError(f"{name}: the ONNX model is not valid: {detail}") from None
+    notes += _without_maps(proto)
     if _widen(proto):
         notes.append("the model computes in float16 or float64; the code computes in float32")
     constants = {tensor.name for tensor in proto.graph.initializer}
@@ -77,6 +78,25 @@ def prepare_onnx(proto: onnx.ModelProto, name: str, folder: Path | None) -> tupl
         if entry.name not in constants and entry.type.tensor_type.elem_type in (TensorProto.INT32, TensorProto.INT64):
             notes.append(f"the input '{entry.name}' holds integers; the code takes them as float32 numbers")
     return proto, notes
+
+
+def _without_maps(proto: onnx.ModelProto) -> list[str]:
+    """Takes away ZipMap, which makes maps from labels to probabilities: the probabilities become the output."""
+    notes = []
+    outputs = {entry.name: entry for entry in proto.graph.output}
+    for node in [n for n in proto.graph.node if n.op_type == "ZipMap" and n.domain == "ai.onnx.ml"]:
+        entry = outputs.get(node.output[0])
+        if entry is None:
+            continue
+        proto.graph.node.remove(node)
+        entry.CopyFrom(onnx.helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+        for other in proto.graph.node:
+            for names in (other.input, other.output):
+                for i, name in enumerate(names):
+                    if name == node.input[0]:
+                        names[i] = entry.name
+        notes.append(f"the output '{entry.name}' holds the probabilities in the order of the classes, not a map")
+    return notes
 
 
 def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -179,5 +179,5 @@ def test_a_selection_of_any_size(size: int) -> None:
         helper.make_node("Where", ["m", "x", "z"], ["w"]),
         helper.make_node("Neg", ["w"], ["y"]),
     ]
-    compiled = ml4f.compile(model(nodes, {"x": x.shape}, "y", {"z": np.float32([0])}))
+    compiled = ml4f.compile(model(nodes, {"x": x.shape}, "y", {"z": np.zeros(1, np.float32)}))
     np.testing.assert_array_equal(compiled.predict(x).ravel(), -np.maximum(x, 0).ravel())
