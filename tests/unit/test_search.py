@@ -105,6 +105,13 @@ def test_pixels_of_padded_one_dimensional_layers_share_weights(window: int, stri
     assert choice.totals.code_bytes < 5000
 
 
+def test_padded_columns_have_small_code_where_that_is_wanted():
+    """Left, middle and right each have code of their own: narrow tiles make it small, not only short bodies."""
+    nest = kernels.conv2d([49, 40, 1], [10, 8, 1, 8], [25, 20, 8], [2, 2], [1, 1], [4, 3, 5, 3], 1, True, RELU)
+    small, fast = choose([nest], "size").totals, choose([nest], "speed").totals
+    assert small.code_bytes < 1700 and small.cycles < 1.3 * fast.cycles
+
+
 def test_folding_is_for_the_narrowest_outputs():
     """A whole row of more than three pixels is a tile; code for each column would be large and slow to price."""
     width = {n: kernels.conv2d([9, n, 2], [3, 3, 2, 4], [9, n, 4], [1, 1], [1, 1], [1] * 4, 1, True) for n in (3, 4)}

@@ -59,6 +59,37 @@ def test_sample_is_right(name: str) -> None:
         assert all(figure <= stated for figure, stated in zip(figures, README_FIGURES[name], strict=True)), "README.md"
 
 
+SMALL_CODE = {
+    "tfjsGest": (2_516, 121_500),
+    "oneD": (2_240, 108_000),
+    "noDsp": (4_476, 283_500),
+    "depth1": (1_256, 203_850),
+    "dspDense": (1_120, 4_860),
+}
+"""Bytes of the original's code, and cycles up to which ours, with --optimize size, may be smaller. Not microSpeech:
+1,572 bytes are not reached, since a 10x8 convolution has code of its own for both borders."""
+
+
+@pytest.mark.parametrize("name", SMALL_CODE)
+def test_small_code_is_no_more_than_the_originals(name: str) -> None:
+    stats = compile_proto(sample_model(name), name, Options(goal="size", validate=False)).stats
+    code, cycles = SMALL_CODE[name]
+    assert stats.code_bytes <= code and stats.cycles <= cycles
+
+
+FLOAT16_CYCLES = {"tfjsGest": 1.05, "oneD": 1.05, "noDsp": 1.05, "microSpeech": 1.05, "depth1": 1.05, "dspDense": 1.17}
+"""At most so many times the cycles of float32 weights: convolutions and dense layers."""
+
+
+@pytest.mark.parametrize("name", FLOAT16_CYCLES)
+def test_float16_weights_cost_few_cycles(name: str) -> None:
+    whole, half = (
+        compile_proto(sample_model(name), name, Options(float16=float16, validate=False)).stats
+        for float16 in (False, True)
+    )
+    assert half.cycles <= FLOAT16_CYCLES[name] * whole.cycles
+
+
 def test_the_readme_states_figures() -> None:
     assert set(README_FIGURES) == set(ORIGINAL_CYCLES)
 

@@ -51,6 +51,8 @@ TILE_TOLERANCE = 1.05
 COMPACT_TILES = 4
 COMPACT_TOLERANCE = 1.15
 """Further tiles that divide the nest evenly, for their small code; the latter as in `TILE_TOLERANCE`."""
+NARROW = 2
+"""Of these all that have at most so many filters, where code is to be small and borders have code of their own."""
 PEELED_TAPS = 8
 PEELED_TERMS = 16
 """With more taps of a one-dimensional kernel, or reduction points of another one, peeled borders are much code."""
@@ -283,7 +285,10 @@ def tile_sizes(
     best = [s for s in sizes[:TILES] if cost(s) <= limit]
     slowest = COMPACT_TOLERANCE * cost(sizes[0])
     even = [s for s in sizes if not pixels % s[0] and not filters % s[1] and s not in best]
-    return best + [s for s in even[:COMPACT_TILES] if compact or cost(s) <= slowest]
+    if not compact:
+        return best + [s for s in even[:COMPACT_TILES] if cost(s) <= slowest]
+    narrow = NARROW if pixel and any(g.expr.mentions(pixel) for g in nest.guards) else 0
+    return best + [s for i, s in enumerate(even) if i < COMPACT_TILES or s[1] <= narrow]
 
 
 def _rolled(nest: Nest, max_pixels: int) -> Iterator[Candidate]:
