@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 
 WORK_LIMIT = 400_000
 """Edges looked at before a search gives up and keeps the best plan so far: about half a second."""
+SEARCHED_SETS = 8
+"""All searches for the lower bound together may take the time of so many that give up."""
+PAIRS_A_STEP = 32
+"""So many pairs are looked through in the time that an edge takes."""
+MANY_BUFFERS = 64
+"""With more of them each step of a search takes longer, so that there are fewer."""
 
 Modes = tuple[tuple[int, int], ...]
 """((kernel, mode), …)."""
@@ -109,6 +115,7 @@ class _Search:
         if start.size >= self.limit:
             return None
         stack = [start]
+        overhead = len(self.mine) // PAIRS_A_STEP
         while stack:
             state = stack.pop()
             if state.size >= self.limit:
@@ -120,7 +127,7 @@ class _Search:
                     break
                 continue
             children = self._children(state, pair)
-            if self.budget.left < 0:
+            if not self.budget.spend(overhead):
                 self.complete = False
                 break
             stack += reversed(children)
@@ -214,17 +221,22 @@ def lower_bound(
 ) -> int:
     """The largest of the best plans of sets of buffers that are alive together, without sets whose search gives up."""
     bound = max(sizes, default=0)
+    from_first: dict[int, list[Pair]] = {}
     for pair in pairs:
-        search = _Search(sizes, pairs, (pair.first, pair.second), bound, 1 << 60, _Budget(budget))
+        from_first.setdefault(pair.first, []).append(pair)
+        search = _Search(sizes, (pair,), (pair.first, pair.second), bound, 1 << 60, _Budget(budget))
         best = search.run()
         if best is not None and search.complete:
             bound = max(bound, best.size)
-    for members in live_sets:
-        if sum(sizes[n] for n in members) <= bound:
-            continue
-        start = 1 + max(o + sizes[n] for n, o in enumerate(first_fit(sizes, pairs, members)) if n in members)
-        search = _Search(sizes, pairs, members, bound, start, _Budget(budget))
+    left = SEARCHED_SETS * budget
+    for members in sorted(live_sets, key=lambda m: -sum(sizes[n] for n in m)):
+        if sum(sizes[n] for n in members) <= bound or left <= 0:
+            break
+        own = [pair for n in members for pair in from_first.get(n, ()) if pair.second in members]
+        start = 1 + max(o + sizes[n] for n, o in enumerate(first_fit(sizes, own, members)) if n in members)
+        search = _Search(sizes, own, members, bound, start, _Budget(budget))
         best = search.run()
+        left -= budget - search.budget.left
         if best is not None and search.complete:
             bound = max(bound, best.size)
     return bound
@@ -268,6 +280,7 @@ def plan(
     Exact unless the search exceeds `limit`; where it ends without reaching the bound, the bound is raised to the plan.
     """
     members = range(len(sizes))
+    limit //= max(len(sizes) // MANY_BUFFERS, 1) ** 2
     offsets = first_fit(sizes, pairs, members)
     size = max((o + n for o, n in zip(offsets, sizes, strict=True)), default=0)
     bound = lower_bound(sizes, pairs, live_sets, limit)
