@@ -27,7 +27,7 @@ from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt, Runner
 from ml4f.onnx_backend import Ml4fBackend
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
-CASE_SECONDS = 240
+CASE_SECONDS = 120
 """A case that takes longer counts as crashed."""
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "onnx-operators.md"
 

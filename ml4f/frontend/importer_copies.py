@@ -7,13 +7,9 @@ from math import prod
 
 import numpy as np
 
-from ml4f.dialects.nn import ops as nn
 from ml4f.frontend.importer import MAX_ELEMENTS, Importer, Node, NotSupported, Tensor
-from ml4f.frontend.importer_arithmetic import combine
+from ml4f.frontend.importer_arithmetic import expanded
 from ml4f.frontend.importer_shapes import sliced
-
-MAX_COPIES = 1024
-"""Of an element, in one operation: as many ones are stored."""
 
 
 def _constant_list(importer: Importer, name: str, what: str) -> list[float]:
@@ -23,14 +19,14 @@ def _constant_list(importer: Importer, name: str, what: str) -> list[float]:
     return [float(v) for v in np.ravel(constant)]
 
 
-def _broadcast(importer: Importer, node: Node, name: str, factors: Sequence[int], output: str) -> None:
-    """Repeat along axes of extent 1: a product with ones."""
-    if prod(factors) > MAX_COPIES:
-        raise NotSupported(f"{prod(factors)} copies of its input, more than {MAX_COPIES}")
-    if prod(factors) * prod(importer.shape(name)) > MAX_ELEMENTS:
+def _broadcast(importer: Importer, name: str, factors: Sequence[int], output: str) -> None:
+    """Repeat along axes of extent 1."""
+    x = expanded(importer.tensor(name), len(factors))
+    sizes = [n * factor for n, factor in zip(x.shape, factors, strict=True)]
+    if prod(sizes) > MAX_ELEMENTS:
         raise NotSupported("its output is too large for a microcontroller")
-    importer.constants[f"{output}/ones"] = np.ones(factors, dtype=np.float32)
-    combine(importer, node, nn.MulOp, name, f"{output}/ones", output)
+    steps = [1 if factor == 1 else 0 for factor in factors]
+    importer.result(output, sliced(importer, x, [0] * len(sizes), steps, sizes))
 
 
 def expand(importer: Importer, node: Node) -> None:
@@ -44,7 +40,6 @@ def expand(importer: Importer, node: Node) -> None:
         raise NotSupported(f"{list(shape)} cannot become {wanted}")
     _broadcast(
         importer,
-        node,
         node.proto.input[0],
         [n if m == 1 else 1 for m, n in zip(own, wanted, strict=True)],
         node.proto.output[0],
@@ -65,7 +60,7 @@ def repeated(importer: Importer, node: Node, name: str, factors: Sequence[int], 
         copies += [1, 1] if factor == 1 else ([1, factor] if inner else [factor, 1])
     apart = f"{output}/apart"
     importer.tensors[apart] = Tensor(x.value, tuple(split), tuple(range(len(split))))
-    _broadcast(importer, node, apart, copies, f"{output}/copies")
+    _broadcast(importer, apart, copies, f"{output}/copies")
     made = importer.in_order(importer.tensor(f"{output}/copies"))
     final = tuple(n * factor for n, factor in zip(shape, factors, strict=True))
     importer.result(output, Tensor(made.value, final, tuple(range(len(final)))))

@@ -397,7 +397,7 @@ class PadOp(NnOp):
 
 @irdl_op_definition
 class SliceOp(NnOp):
-    """`y[i] = x[start + i * stride]` on every axis; strides may be negative."""
+    """`y[i] = x[start + i * stride]` on every axis; strides may be negative, or 0 to repeat."""
 
     name = "nn.slice"
     x = operand_def(TENSOR)

@@ -108,12 +108,12 @@ def pad(x: Shape, low: Sequence[int], high: Sequence[int]) -> Shape:
 
 
 def crop(x: Shape, start: Sequence[int], strides: Sequence[int], sizes: Sequence[int]) -> Shape:
-    """`sizes` elements an axis from `start`, every `strides`-th (which may be negative)."""
+    """`sizes` elements an axis from `start`, every `strides`-th (negative: backwards, 0: one again and again)."""
     if not len(start) == len(strides) == len(sizes) == len(x):
         raise ValueError(f"needs {len(x)} starts, strides and sizes")
     for n, first, step, size in zip(x, start, strides, sizes, strict=True):
         last = first + (size - 1) * step
-        if size < 1 or step == 0 or not (0 <= first < n and 0 <= last < n):
+        if size < 1 or not (0 <= first < n and 0 <= last < n):
             raise ValueError(f"elements {first} to {last} do not lie in {n}")
     return tuple(sizes)
 
