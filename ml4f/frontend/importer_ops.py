@@ -19,6 +19,7 @@ from ml4f.frontend import importer_arithmetic as arithmetic
 from ml4f.frontend import importer_contractions as contractions
 from ml4f.frontend import importer_control_flow as control_flow
 from ml4f.frontend import importer_copies as copies
+from ml4f.frontend import importer_einsum as einsum
 from ml4f.frontend import importer_functions as functions
 from ml4f.frontend import importer_lookups as lookups
 from ml4f.frontend import importer_masks as masks
@@ -139,6 +140,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **recurrent.HANDLERS,
     **control_flow.HANDLERS,
     **functions.HANDLERS,
+    **einsum.HANDLERS,
     **contractions.HANDLERS,
     **reductions.HANDLERS,
     **shuffles.HANDLERS,

@@ -390,6 +390,18 @@ def gather_any(c: Case) -> str:
     return c.node("Gather", "x", c.constant(c.rng.integers(0, c.shape[axis], (2, 3))), axis=axis)
 
 
+def einsum(c: Case) -> str:
+    swapped = c.node("Transpose", "x", perm=[0, 2, 1, 3])
+    weights = c.constant(c.rng.standard_normal((c.shape[3], 3)), np.float32)
+    return c.draw(
+        lambda: c.node("Einsum", "x", "x", equation="bchw,bchv->bcwv"),
+        lambda: c.node("Einsum", "x", swapped, equation="bchw, bkcw -> khb"),
+        lambda: c.node("Einsum", "x", equation="bchw->wc"),
+        lambda: c.node("Einsum", "x", weights, equation="abcd,dk"),
+        lambda: c.node("Einsum", "x", "x", equation="abcd,abcd->ac"),
+    )()
+
+
 def resize_any(c: Case) -> str:
     mode = c.draw("linear", "cubic", "nearest")
     options: dict[str, Any] = {
@@ -454,6 +466,7 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
         lambda c: c.node("GatherElements", "x", c.constant(c.rng.integers(-c.shape[2], c.shape[2], c.shape)), axis=2),
     ),
     ("GatherND", lambda c: c.node("GatherND", "x", c.constant([[[0, 0, 1], [0, -1, 0]]]))),
+    ("Einsum", einsum),
     ("Gemm", general_gemm),
     ("GlobalLpPool", lambda c: c.node("GlobalLpPool", "x", p=c.draw(1, 2))),
     ("GroupNormalization", group_normalization),
