@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.folding import folded_schedules
+from ml4f.backend.loop.fusion import fuse_pool
 from ml4f.backend.loop.nest import Step
 from ml4f.backend.loop.pricing import price
 from ml4f.dialects.loop.attributes import ScheduleAttr
@@ -118,3 +119,12 @@ def test_narrow_outputs_are_folded():
             tried += 1
             skewed += schedule.skew is not None
     assert tried > 30 and skewed >= 10
+
+
+def test_a_pool_larger_than_its_input_is_fused():
+    """A window of two over one column, behind a convolution: the second column does not exist, nor do its weights."""
+    producer = kernels.depthwise_conv2d((1, 3, 5), (1, 3, 5, 2), (1, 1, 10), (1, 1), (1, 1), (0, 0, 0, 0), True)
+    pool = kernels.pool2d("add", (1, 1, 10), (1, 2), (1, 1, 10), (1, 2), (1, 1), (0, 0, 0, 1))
+    assert pool.terms() == 10 and not pool.guards
+    fused = fuse_pool(producer, pool)
+    assert fused is not None and not fused.pool_guards and not fused.window_dims

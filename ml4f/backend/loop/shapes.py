@@ -36,8 +36,38 @@ def _merge(extents: Extents, nest: Nest) -> tuple[Extents, str, str] | None:
     return None
 
 
+def tightened(nest: Nest) -> Nest:
+    """An equal nest whose reduction dims lack the points that a guard on them alone excludes everywhere.
+
+    A window that is larger than its input, which has one position only, is such a dim. Weights keep their order.
+    """
+    for dim, extent in nest.reduction if not nest.has("w") else ():
+        for guard in nest.guards:
+            if {d for d in guard.expr.coefficients if nest.extents[d] > 1} != {dim}:
+                continue
+            alone = dict.fromkeys(guard.expr.coefficients, 0)
+            kept = [k for k in range(extent) if 0 <= guard.expr(alone | {dim: k}) < guard.extent]
+            if not kept or len(kept) == extent:
+                continue
+            moved = {dim: kept[0]}
+            nest = replace(
+                nest,
+                reduction=tuple((d, len(kept) if d == dim else n) for d, n in nest.reduction),
+                operands=tuple(replace(o, map=_moved(o.map, moved)) for o in nest.operands),
+                guards=tuple(Guard(_moved(g.expr, moved), g.extent) for g in nest.guards),
+            )
+            extent = len(kept)
+    return nest
+
+
+def _moved(map_: Linear, by: dict[str, int]) -> Linear:
+    """The function of dims that count from further on."""
+    return Linear(map_.terms, map_.constant + sum(map_.coefficient(d) * n for d, n in by.items()))
+
+
 def simplify(nest: Nest) -> Nest:
     """An equal nest with as few dims as possible. One dim of each kind that had any is kept."""
+    nest = tightened(nest)
     nest = replace(
         nest,
         guards=tuple(g for g in nest.guards if not redundant(nest, g)),
