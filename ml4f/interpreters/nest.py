@@ -104,9 +104,12 @@ class _NestRun:
         return value
 
     def epilogue(self, value: np.ndarray) -> None:
-        out = self.evaluate(self.nest.by_role["out"].map, {})
+        out = self.evaluate(self.nest.by_role[self.nest.result_role].map, {})
         everything = np.ones(self.count, bool)
         for step in self.nest.epilogue:
+            if step.kind == "dense":
+                self.consume(step, value, out)
+                return
             if step.kind in ("pool_max", "pool_sum"):
                 unique, inverse = np.unique(out, return_inverse=True)
                 if step.kind == "pool_max":
@@ -120,6 +123,16 @@ class _NestRun:
             other = self.load(step.role, {}, everything) if step.role is not None else None
             value = apply_step(step, value, other)
         self.memory.floats[self.addresses["out"] // 4 + out] = value
+
+
+    def consume(self, step: Step, value: np.ndarray, weights: np.ndarray) -> None:
+        """Adds to each output of a dense layer what the results (each once) contribute."""
+        assert step.role is not None
+        first, which = np.unique(weights, return_index=True)
+        outputs = np.arange(int(step.parameters[0]))
+        matrix = self.memory.floats[self.addresses[step.role] // 4 + first[:, None] + outputs[None, :]]
+        places = self.addresses["out"] // 4 + self.nest.by_role["out"].map.constant + outputs
+        self.memory.floats[places] = self.memory.floats[places] + value[which] @ matrix
 
 
 def apply_step(step: Step, value: np.ndarray, other: np.ndarray | None) -> np.ndarray:

@@ -17,6 +17,7 @@ _MODULES = {
     "nn-round-weights": ("nn_round_weights", "NnRoundWeightsPass"),
     "convert-nn-to-loop": ("convert_nn_to_loop", "ConvertNnToLoopPass"),
     "loop-fuse-elementwise": ("loop_fuse_elementwise", "LoopFuseElementwisePass"),
+    "loop-fuse-dense": ("loop_fuse_dense", "LoopFuseDensePass"),
     "loop-fuse-pool": ("loop_fuse_pool", "LoopFusePoolPass"),
     "loop-choose-schedule": ("loop_choose_schedule", "LoopChooseSchedulePass"),
     "loop-pack-weights": ("loop_pack_weights", "LoopPackWeightsPass"),

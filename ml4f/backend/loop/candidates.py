@@ -194,7 +194,8 @@ def _convolution(nest: Nest, max_pixels: int, compact: bool) -> tuple[Candidate,
     split_nest = split_taps(nest)
     for variant in [v for v in (split_nest, nest if compact or split_nest is None else None) if v is not None]:
         for family in _families(variant, max_pixels, compact):
-            options = [family] if family.run < SHORTEST_RUN else [family, replace(family, multiple=("out",))]
+            stored = nest.sink is None and family.run >= SHORTEST_RUN
+            options = [family, replace(family, multiple=("out",))] if stored else [family]
             for option in options:
                 for candidate in option.candidates():
                     families[candidate] = option
@@ -298,7 +299,7 @@ def _rolled(nest: Nest, max_pixels: int) -> Iterator[Candidate]:
         return
     if any(not nest.by_role["x"].map.mentions(d) for d in nest.filter_dims) or nest.extents["oy"] < 4:
         return
-    if nest.window_dims:
+    if nest.window_dims or nest.sink is not None:
         return
     geometry = rolling(nest, "oy", "ky")
     if geometry is None or len(geometry.steady) < 4:

@@ -69,6 +69,9 @@ class Position:
 
 CONVERTED_FIRST = 2
 """float16 weights that are widened before the first product, which would wait for the conversion of a single one."""
+SINK_CHUNK = 6
+"""Weights of a dense layer that consumes results which are loaded together."""
+
 Environment = dict[str, Position]
 Point = tuple[int, ...]
 
@@ -254,7 +257,7 @@ class _Expansion:
         """The points of the tile by the address of their result."""
         groups: dict[Address, list[Point]] = {}
         for key in keys:
-            groups.setdefault(self._point_address("out", env, key), []).append(key)
+            groups.setdefault(self._point_address(self.nest.result_role, env, key), []).append(key)
         return groups
 
     def tile_points(self, env: Environment) -> list[Point]:
@@ -551,19 +554,41 @@ class _Expansion:
     def epilogue(self, env: Environment, accumulators: dict[Point, Value]) -> None:
         self._start_accumulators(env, accumulators)
         batches = list(self._groups(env, accumulators).items())
+        results: dict[Address, Value] = {}
         for i in range(0, len(batches), self.schedule.vector):
-            self._finish(env, batches[i : i + self.schedule.vector], accumulators)
+            results |= self._finish(env, batches[i : i + self.schedule.vector], accumulators)
+        if self.nest.sink is not None:
+            self._consume(results)
+
+    def _consume(self, results: dict[Address, Value]) -> None:
+        """The dense layer behind a tile's results: for each of its outputs, what these results add to it."""
+        assert self.nest.sink is not None
+        variable, _ = self.b.begin_loop(int(self.nest.sink.parameters[0]), None, None, (), "j")
+        along = ((variable, 4),)
+        out = self.nest.by_role["out"].map.constant
+        target = Address(self.operand_index["out"], 4 * out, along)
+        total = self.b.load(target, "f32")
+        pending = list(results.items())
+        for i in range(0, len(pending), SINK_CHUNK):
+            part = pending[i : i + SINK_CHUNK]
+            weights = [self.b.load(Address(a.operand, a.offset, (*a.terms, *along)), "f32") for a, _ in part]
+            for weight, (_, value) in zip(weights, part, strict=True):
+                total = self.b.fadd(total, self.b.fmul(weight, value))
+        self.b.store(target, total)
+        self.b.end_loop(())
 
     def _finish(
         self, env: Environment, batch: list[tuple[Address, list[Point]]], accumulators: dict[Point, Value]
-    ) -> None:
-        """Carries a few output elements through all steps together, then stores them."""
+    ) -> dict[Address, Value]:
+        """Carries a few output elements through all steps together, then stores them unless a dense layer follows."""
         keys = [members for _, members in batch]
         values: list[list[Value]] = [[accumulators[k] for k in members] for members in keys]
         bits = self.bits
         steps = [s for s in self.nest.epilogue if not (s.kind == "activation" and s.name == "linear")]
         for i, step in enumerate(steps):
             last = i == len(steps) - 1
+            if step.kind == "dense":
+                break
             if step.kind == "pool_max":
                 # Bit patterns order as integers but for negative numbers, all of which the relu makes 0.
                 as_bits = bits or (not last and _is_relu(steps[i + 1]))
@@ -582,13 +607,16 @@ class _Expansion:
             if step.kind.startswith("pool_"):
                 keys = [members[:1] for members in keys]
         results = {address: group[0] for (address, _), group in zip(batch, values, strict=True)}
+        if self.nest.sink is not None:
+            return results
         if "out" in self.schedule.multiple and not bits:
             for first, count in _runs(sorted(results, key=lambda a: (a.terms, a.offset))):
                 run = [Address(first.operand, first.offset + 4 * i, first.terms) for i in range(count)]
                 self.b.store_multiple(first, [results[a] for a in run])
-            return
+            return results
         for address, value in results.items():
             self.b.store(address, value)
+        return results
 
     def _maximum(self, group: list[Value], bits: bool, as_bits: bool) -> Value:
         """The largest value of a group; in core registers two at a time, so that few are needed."""

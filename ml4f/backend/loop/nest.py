@@ -79,7 +79,7 @@ class Guard:
 
 
 ARITHMETIC_STEPS = ("mul", "add", "sub", "rsub", "div", "rdiv", "max", "min")
-STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "where", "pool_max", "pool_sum")
+STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "where", "pool_max", "pool_sum", "dense")
 """What `Step.kind` can be."""
 
 
@@ -91,7 +91,9 @@ class Step:
     `activation`: the elementwise function `name` with `parameters`;
     `prelu`: `a` where `a >= 0`, else `a` times the operand of `role`;
     `where`: `a` where the operand of `role` is not 0, else 0;
-    `pool_max`, `pool_sum`: reduce the accumulators whose points have the same output element.
+    `pool_max`, `pool_sum`: reduce the accumulators whose points have the same output element;
+    `dense`, last: the result is not stored. `out[j] += a * operand[j]` for as many j as `parameters[0]` says, where the
+    operand's map tells where the weights of a result begin; what `out` holds before is the bias.
     """
 
     kind: str
@@ -142,10 +144,20 @@ class Nest:
         return tuple(d for d, _ in self.reduction)
 
     @cached_property
+    def sink(self) -> Step | None:
+        """The step that makes a dense layer of the results, if they are not stored."""
+        return self.epilogue[-1] if self.epilogue and self.epilogue[-1].kind == "dense" else None
+
+    @property
+    def result_role(self) -> str:
+        """The operand whose map tells results apart: `out`, or the weights of a dense layer that consumes them."""
+        return self.sink.role or "out" if self.sink is not None else "out"
+
+    @cached_property
     def window_dims(self) -> tuple[str, ...]:
-        """The parallel dims that `out` does not mention: the epilogue pools over them, a tile holds them whole."""
-        out = self.by_role["out"].map
-        return tuple(d for d in self.parallel_dims if not out.mentions(d) and self.extents[d] > 1)
+        """The parallel dims that the result does not mention: the epilogue pools over them, a tile holds them whole."""
+        result = self.by_role[self.result_role].map
+        return tuple(d for d in self.parallel_dims if not result.mentions(d) and self.extents[d] > 1)
 
     @cached_property
     def filter_dims(self) -> tuple[str, ...]:
