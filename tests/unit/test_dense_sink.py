@@ -30,10 +30,8 @@ def network(name: str, bias: bool, pool: bool = False) -> onnx.ModelProto:
     shape, weights, strides, pads, act, last, units = SHAPES[name]
     rng = np.random.default_rng(len(name))
     w = rng.standard_normal(weights).astype(np.float32)
-    out = [
-        weights[0],
-        *((n + a + b - k) // s + 1 for n, a, b, k, s in zip(shape[1:], pads[:2], pads[2:], weights[2:], strides)),
-    ]
+    places = zip(shape[1:], pads[:2], pads[2:], weights[2:], strides, strict=True)
+    out = [weights[0], *((n + a + b - k) // s + 1 for n, a, b, k, s in places)]
     nodes = [helper.make_node("Conv", ["x", "w"] + ["b"] * bias, ["a0"], strides=strides, pads=pads)]
     if act:
         nodes.append(helper.make_node(act, ["a0"], ["a1"]))
