@@ -21,6 +21,7 @@ from ml4f.compiler import Compilation, Options, compile_proto
 from ml4f.errors import InternalError, Ml4fError, UnsupportedError, ValidationError
 from ml4f.frontend import load_model
 from ml4f.frontend.importer import FLOAT_TYPES, Importer
+from ml4f.interpreters.nn import run_nn
 
 OPTIONS = Options(validate=False)
 """The caller compares the results."""
@@ -29,8 +30,9 @@ OPTIONS = Options(validate=False)
 class Ml4fRep(BackendRep):
     """A model that is compiled when the first inputs come, and again for inputs of other shapes or other constants."""
 
-    def __init__(self, model: onnx.ModelProto, options: Options = OPTIONS):
+    def __init__(self, model: onnx.ModelProto, options: Options = OPTIONS, level: str = "code"):
         self.model = model
+        self.level = level
         self.options = options
         self.constants: frozenset[str] = frozenset()
         """The inputs that the last run made constants although they are floats."""
@@ -97,30 +99,40 @@ class Ml4fRep(BackendRep):
             model = onnx.shape_inference.infer_shapes(model)
         key = model.SerializeToString(deterministic=True)
         if key not in self._compiled:
-            self._compiled[key] = _Specialised(model, self.options)
+            self._compiled[key] = _Specialised(model, self.options, self.level)
         return self._compiled[key]
 
 
 class _Specialised:
     """A compiled model whose inputs are all floats of known shapes."""
 
-    def __init__(self, model: onnx.ModelProto, options: Options):
+    def __init__(self, model: onnx.ModelProto, options: Options, level: str):
         self.model = model
         loaded = load_model(model, name=model.graph.name or "model")
-        self.compilation: Compilation = compile_proto(loaded.proto, loaded.name, options)
+        self.compilation: Compilation | None = None
+        if level == "code":
+            self.compilation = compile_proto(loaded.proto, loaded.name, options)
         importer = Importer(loaded.proto, loaded.name)
-        importer.run()
+        self.module = importer.run()
+        self.integers = [entry.name in importer.integers for entry in loaded.proto.graph.output]
         self.shapes = [importer.shape(entry.name) for entry in loaded.proto.graph.output]
 
     def run(self, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         """The outputs with the shapes and types that the graph declares."""
         names = [entry.name for entry in self.model.graph.input]
-        results = self.compilation.machine.run_all([values[name].astype(np.float32) for name in names])
+        results = self._results([values[name].astype(np.float32) for name in names])
         outputs = []
         for entry, shape, result in zip(self.model.graph.output, self.shapes, results, strict=True):
             kind = entry.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
             outputs.append(result.reshape(shape).astype(onnx.helper.tensor_dtype_to_np_dtype(kind)))
         return tuple(outputs)
+
+    def _results(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if self.compilation is not None:
+            return self.compilation.machine.run_all(list(inputs))
+        self.module.verify()
+        results = run_nn(self.module, inputs)
+        return [y.view(np.int32) if whole else y for y, whole in zip(results, self.integers, strict=True)]
 
 
 class Ml4fBackend(Backend):
@@ -133,10 +145,13 @@ class Ml4fBackend(Backend):
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Ml4fRep:
-        """A handle whose `run` computes the model. `options`: an `ml4f.compiler.Options`."""
+        """A handle whose `run` computes the model. `options`: an `ml4f.compiler.Options`.
+
+        `level`: "code" runs machine code in the emulator, "nn" executes the imported model in numpy, which is faster.
+        """
         if not cls.supports_device(device):
             raise BackendIsNotSupposedToImplementIt(f"device {device}: ml4f runs on CPU, an emulated Cortex-M4, alone")
-        return Ml4fRep(model, kwargs.get("options", OPTIONS))
+        return Ml4fRep(model, kwargs.get("options", OPTIONS), kwargs.get("level", "code"))
 
     @classmethod
     def run_node(
