@@ -114,7 +114,7 @@ class LoopFuseDensePass(ModulePass):
                 continue
             producer = program.only_producer(call, "x")
             nest = program.nest(producer) if producer is not None else None
-            if producer is None or nest is None or program.symbol(call, "w") not in program.data:
+            if producer is None or nest is None or not nest.has("w") or program.symbol(call, "w") not in program.data:
                 continue
             if not in_the_way(program, program.symbol(call, "x")):
                 continue

@@ -85,6 +85,8 @@ def test_operators_that_onnx_defines_as_functions() -> None:
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     wanted = powers / powers.sum(axis=-1, keepdims=True) @ v
     np.testing.assert_allclose(computed(proto, q, k, v), np.ravel(wanted), rtol=1e-5, atol=1e-6)
+    made = ml4f.compile(proto).predict({"q": q, "k": k, "v": v})
+    np.testing.assert_allclose(made.ravel(), np.ravel(wanted), rtol=1e-5, atol=1e-6)
 
 
 def test_a_problem_inside_of_a_function_names_the_layer() -> None:

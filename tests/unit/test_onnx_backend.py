@@ -66,7 +66,7 @@ def test_refusals_name_the_layer_and_other_devices_are_not_supported() -> None:
 def test_no_case_of_the_suite_is_wrong_or_crashes() -> None:
     tool = load_tool()
     cases = [(kind, case) for kind in tool.KINDS for case in load_model_tests(kind=kind)]  # pyright: ignore
-    slow = ("stride_padding_dilation", "_expanded")
+    slow = ("stride_padding_dilation", "_expanded", "past_and_present")
     chosen = [(kind, case) for kind, case in cases if not any(part in case.name for part in slow)][::STRIDE]
     with np.errstate(all="ignore"):
         outcomes = [tool.run_case(kind, case) for kind, case in chosen]  # pyright: ignore
