@@ -110,11 +110,11 @@ class LoopFuseDensePass(ModulePass):
         program = Program(op)
         for call in program.calls:
             dense = program.nest(call)
-            if dense is None or dense.combine != "mac" or any(s.role is not None for s in dense.epilogue):
+            if dense is None or not dense.has("w") or any(s.role is not None for s in dense.epilogue):
                 continue
             producer = program.only_producer(call, "x")
             nest = program.nest(producer) if producer is not None else None
-            if producer is None or nest is None or not nest.has("w") or program.symbol(call, "w") not in program.data:
+            if producer is None or nest is None or program.symbol(call, "w") not in program.data:
                 continue
             if not in_the_way(program, program.symbol(call, "x")):
                 continue
