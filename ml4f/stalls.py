@@ -20,10 +20,9 @@ from ml4f.backend.thumb.cycles import STALL_KINDS, CycleCounter
 from ml4f.backend.thumb.layout import CallSite, Comment, Label, Layout, Line
 from ml4f.backend.thumb.object_code import ObjectCode
 from ml4f.machine import OBJECT_BASE, Machine
-from ml4f.profile import M4_RULES
+from ml4f.profile import M4_RULES, typical_input
 from ml4f.report import table
 
-INPUT_SEED = 7
 HAZARDS = ("result", "address", "store", "division")
 """Stalls that the order of instructions decides; the others are those of code placement."""
 LONGEST_NAME = 36
@@ -56,11 +55,10 @@ class LoopReport:
 
 
 def loop_reports(code: ObjectCode, name: str = "object") -> list[LoopReport]:
-    """Every loop of the object, in the order of its code, measured on one run with seeded normal inputs."""
+    """Every loop of the object, in the order of its code, measured on one run."""
     loops = _loops(code.layout)
     machine = Machine(code.binary, name)
-    x = np.random.default_rng(INPUT_SEED).standard_normal(machine.header.input_elements).astype(np.float32)
-    edges = count_blocks(machine, x)
+    edges = count_blocks(machine, typical_input(machine))
     ends = {address: address + size for _, address, size in edges}
     counter = CycleCounter(machine.binary, M4_RULES, OBJECT_BASE)
     owner = _owners(loops)

@@ -48,7 +48,7 @@ class _Facts:
     address: tuple[int, ...]
     is_branch: bool
     size: int
-    aligned: bool
+    is_misaligned_wide: bool
 
 
 class CycleCounter:
@@ -85,8 +85,8 @@ class CycleCounter:
             operands = [register for register in reads if register not in tied]
             repeated = [r for r in tied if list(values[1:]).count(r - 16)]
             reads = tuple(operands + repeated)
-        aligned = instruction.address % 4 == 0
-        return _Facts(timing, cycles, reads, writes, address, is_branch, row.size, aligned)
+        is_misaligned_wide = row.size == 4 and instruction.address % 4 != 0
+        return _Facts(timing, cycles, reads, writes, address, is_branch, row.size, is_misaligned_wide)
 
     @staticmethod
     def _address_registers(syntax: str, reads: tuple[int, ...], writes: tuple[int, ...]) -> tuple[int, ...]:
@@ -115,7 +115,7 @@ class CycleCounter:
         pending = Cost(address)
         run = time = busy_until = 0
         if previous_end == address and previous >= 0:
-            tail = self._tail(previous, previous_end)
+            tail, run = self._tail(previous, previous_end)
             if tail.is_branch:
                 pending.cycles = UNTAKEN_BRANCH
             else:
@@ -123,7 +123,7 @@ class CycleCounter:
         elif previous >= 0:
             first = self.facts(address)
             pending.cycles = self.leave(previous, previous_end)
-            if first.size == 4 and not first.aligned:
+            if first.is_misaligned_wide:
                 pending.stall("branch target", MISALIGNED_TARGET)
         costs: list[Cost] = []
         position = address
@@ -137,7 +137,7 @@ class CycleCounter:
             time = start + cost.cycles
             if facts.row.unit_busy:
                 busy_until = time + facts.row.unit_busy
-            run = run + 1 if facts.size == 4 and not facts.aligned else 0
+            run = run + 1 if facts.is_misaligned_wide else 0
             if run == self.rules.misaligned_run:
                 cost.stall("alignment", self.rules.misaligned_stall)
                 time += self.rules.misaligned_stall
@@ -150,15 +150,18 @@ class CycleCounter:
 
     def leave(self, start: int, end: int) -> int:
         """Cycles of the jump at a block's end, beyond what the block itself was charged: a branch, or a pop of PC."""
-        return TAKEN_BRANCH if self._tail(start, end).is_branch else PIPELINE_REFILL
+        return TAKEN_BRANCH if self._tail(start, end)[0].is_branch else PIPELINE_REFILL
 
-    def _tail(self, start: int, end: int) -> _Facts:
-        position = start
-        facts = self.facts(position)
-        while position + facts.size < end:
-            position += facts.size
+    def _tail(self, start: int, end: int) -> tuple[_Facts, int]:
+        """A block's last instruction, and how many wide instructions off their words it ends with."""
+        facts = self.facts(start)
+        run = int(facts.is_misaligned_wide)
+        position = start + facts.size
+        while position < end:
             facts = self.facts(position)
-        return facts
+            run = run + 1 if facts.is_misaligned_wide else 0
+            position += facts.size
+        return facts, run
 
     def _pair(self, before: _Facts | None, facts: _Facts, cost: Cost) -> None:
         """Add what an instruction costs behind another one (None: behind a branch)."""
