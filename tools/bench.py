@@ -80,6 +80,7 @@ def main() -> int:
         "--models", nargs="+", metavar="PATTERN", help="group/name, shell patterns allowed; default: all that are there"
     )
     parser.add_argument("--weights", choices=["float32", "float16"], help="only these; default: both")
+    parser.add_argument("--optimize", choices=["balanced", "size"], help="only these; default: both")
     parser.add_argument("--check", action="store_true", help="compare with the tables instead of writing them")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="how many compilations at a time; default 2")
     parser.add_argument("--list", action="store_true", help="print the models' names and stop")
@@ -91,7 +92,7 @@ def main() -> int:
     chosen = [m for m in available if not options.models or any(fnmatch(m.key, p) for p in options.models)]
     if not chosen:
         parser.error(f"no model is named {', '.join(options.models)}; see --list")
-    variants = [v for v in VARIANTS if options.weights in (None, v.weights)]
+    variants = [v for v in VARIANTS if options.weights in (None, v.weights) and options.optimize in (None, v.optimize)]
     measured = run([(model, variant) for model in chosen for variant in variants], options.jobs)
     found = list(changes(measured))
     for change in found:
@@ -99,7 +100,7 @@ def main() -> int:
     if options.check:
         return 1 if any(change.is_worse for change in found) else 0
     order = [(model.key, CORE, variant.weights, variant.optimize) for model in available for variant in VARIANTS]
-    update(measured, order, is_everything=not options.models and not options.weights)
+    update(measured, order, is_everything=chosen == available and variants == list(VARIANTS))
     return 0
 
 
