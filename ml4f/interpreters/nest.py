@@ -124,7 +124,6 @@ class _NestRun:
             value = apply_step(step, value, other)
         self.memory.floats[self.addresses["out"] // 4 + out] = value
 
-
     def consume(self, step: Step, value: np.ndarray, weights: np.ndarray) -> None:
         """Adds to each output of a dense layer what the results (each once) contribute."""
         assert step.role is not None
