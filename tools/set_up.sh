@@ -48,3 +48,6 @@ make_environment() {
 "$directory/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}" ||
     fail "the dependencies could not be installed; the messages above say why"
+
+# So that the first runs are as fast as later ones, also where Python is told to write no bytecode.
+"$directory/bin/python" -m compileall -q "$root/ml4f" || true

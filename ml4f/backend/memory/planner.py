@@ -12,11 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 WORK_LIMIT = 400_000
-"""Edges looked at before a search gives up and keeps the best plan so far: about half a second."""
+"""Edges and pairs looked at before a search gives up and keeps the best plan so far: about half a second."""
 SEARCHED_SETS = 8
 """All searches for the lower bound together may take the time of so many that give up."""
-PAIRS_A_STEP = 32
-"""So many pairs are looked through in the time that an edge takes."""
 MANY_BUFFERS = 64
 """With more of them each step of a search takes longer, so that there are fewer."""
 
@@ -115,7 +113,6 @@ class _Search:
         if start.size >= self.limit:
             return None
         stack = [start]
-        overhead = len(self.mine) // PAIRS_A_STEP
         while stack:
             state = stack.pop()
             if state.size >= self.limit:
@@ -127,7 +124,7 @@ class _Search:
                     break
                 continue
             children = self._children(state, pair)
-            if not self.budget.spend(overhead):
+            if not self.budget.spend(len(self.mine)):
                 self.complete = False
                 break
             stack += reversed(children)
