@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
+import onnx
 
 from ml4f.frontend.keras_activations import activate
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
@@ -163,6 +164,15 @@ def _unit(c: LayerContext, x: Value, axis: int) -> Value:
     return c.binary("Div", x, c.pointwise("Sqrt", c.binary("Max", total, 1e-12)))
 
 
+def _embedding(c: LayerContext, inputs: Sequence[Value]) -> Value:
+    """Rows of a table, by numbers that the model's input gives as floats."""
+    (x,) = inputs
+    rows, width = c.whole("input_dim"), c.whole("output_dim")
+    (table,) = c.weights([("embeddings", (rows, width))])
+    numbers = c.emit("Cast", [x], x.shape, to=onnx.TensorProto.INT64)
+    return c.emit("Gather", [table, numbers], (*x.shape, width), axis=0)
+
+
 TRAINING_ONLY = (
     "Dropout",
     "SpatialDropout1D",
@@ -198,6 +208,7 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Average": _average,
     "Concatenate": _concatenate,
     "Dot": _dot,
+    "Embedding": _embedding,
     **dict.fromkeys(TRAINING_ONLY, identity),
 }
 """Keras class → translation."""

@@ -108,6 +108,22 @@ def test_models_of_models_and_operators(build: Callable[[Any], Any], kind: str, 
     assert fuzz_keras.check(network, kind, "nn", tmp_path) <= fuzz_keras.TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["h5", "keras", "keras2.h5", "tfjs"])
+def test_embeddings(kind: str, tmp_path: Path) -> None:
+    version = 2 if kind in ("keras2.h5", "tfjs") else 3
+    keras = pytest.importorskip("tf_keras" if version == 2 else "keras")
+    keras.backend.clear_session()
+    layers = keras.layers
+    numbers = keras.Input((9,))
+    words = layers.Embedding(20, 5)(numbers)
+    model = keras.Model(numbers, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Conv1D(4, 3)(words))))
+    rng = np.random.default_rng(3)
+    fuzz_keras.Generator(keras, version, rng).randomise(model)
+    x = rng.integers(0, 20, (2, 9)).astype(np.float32)
+    network = fuzz_keras.Network(model, x, np.asarray(model(x, training=False)), version)
+    assert fuzz_keras.check(network, kind, "nn", tmp_path) <= fuzz_keras.TOLERANCE
+
+
 def two_ends(keras: Any) -> Any:
     """Two inputs, named against the order of the layers, and two outputs."""
     layers = keras.layers
