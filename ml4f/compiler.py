@@ -1,4 +1,7 @@
-"""The whole way: from a model file to a verified object, its listing, statistics and C source."""
+"""The whole way: from a model file to a verified object, its listing, statistics and C source.
+
+What only some compilations need is imported when they do: importing is a third of the time of a small model.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from functools import cached_property
 from io import StringIO
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -25,18 +28,18 @@ from ml4f.backend.loop.search import Goal
 from ml4f.backend.thumb.layout import CallSite, Layout
 from ml4f.backend.thumb.object_code import ObjectCode, assemble
 from ml4f.backend.thumb.timing import DEFAULT_CORE, core_named
-from ml4f.differential import DifferentialRun
 from ml4f.errors import UsageError, ValidationError
 from ml4f.frontend.importer import import_onnx
 from ml4f.garbage import no_garbage_collection
-from ml4f.interpreters.plan_checker import check_plan
 from ml4f.limits import NO_TUNING, Tuning, within_limits
 from ml4f.machine import Machine, fits
 from ml4f.output import write_all
 from ml4f.passes import PASSES
 from ml4f.profile import profile, typical_input
 from ml4f.report import LayerStats, ModelStats, report
-from ml4f.validation import validate
+
+if TYPE_CHECKING:
+    from ml4f.differential import DifferentialRun
 
 Progress = Callable[[str], None]
 
@@ -304,6 +307,12 @@ def run_passes(
         PassPipeline.parse_spec(PASSES, ",".join(names), callback).apply(Context(), module)
 
 
+def _differential_run() -> DifferentialRun:
+    from ml4f.differential import DifferentialRun
+
+    return DifferentialRun()
+
+
 def compile_proto(
     proto: onnx.ModelProto,
     name: str,
@@ -320,7 +329,7 @@ def compile_proto(
         module = import_onnx(proto, name)
         passes = options.pipeline()
         split = next(i for i, spec in enumerate(passes) if spec == pipelines.TO_LOOP[0])
-        differential = DifferentialRun() if options.check_passes else None
+        differential = _differential_run() if options.check_passes else None
         run_passes(module, passes[:split], differential)
         module.verify()
         nn_module = module.clone()
@@ -334,6 +343,8 @@ def compile_proto(
                 if previous is not None:
                     differential(previous, current, following)
                     if following is not None and following.name == pipelines.THUMB[0]:
+                        from ml4f.interpreters.plan_checker import check_plan
+
                         check_plan(current)
 
         def build(tuning: Tuning) -> ObjectCode:
@@ -346,6 +357,8 @@ def compile_proto(
         notes = (*notes, *traded)
         compilation = Compilation(name, basename or file_name(name), proto, options, code, nn_module, notes)
         if options.validate:
+            from ml4f.validation import validate
+
             try:
                 validate(compilation, progress)
             except ValidationError as error:

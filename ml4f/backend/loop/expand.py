@@ -421,13 +421,16 @@ class _Expansion:
         steps = {d: env[d].step for d in layout.tile}
         frozen, operand = tuple(all_terms), self.operand_index["w"]
         places = {d: self.nest.parallel_dims.index(d) for d in layout.tile}
+        indices: dict[Point, int] = {}
 
         def address(point: dict[str, int], key: Point) -> Address:
             rank = 0
             for dim, stride in layout.rank_strides.items():
                 positions = layout.positions[dim]
                 rank += stride * (point[dim] if positions is None else positions[point[dim]])
-            index = layout.tile_index(steps, {d: key[i] for d, i in places.items()})
+            index = indices.get(key)
+            if index is None:
+                index = indices[key] = layout.tile_index(steps, {d: key[i] for d, i in places.items()})
             return Address(operand, offset + (rank * filters + index) * size, frozen)
 
         return address

@@ -287,7 +287,22 @@ class Estimator:
         return self._op(1, 4, "r")
 
     def fadd(self, a: int, b: int) -> int:
-        return self._float(1, a, b)
+        """As `_float` with two operands: most of what is priced, so written out."""
+        clock = self._clock = self._clock + 1
+        level, values, last = self._level, self._values, self._last
+        for operand in (a, b):
+            depth = values[operand][2]
+            if depth < level:
+                self._loops[depth + 1].outer_uses.add(operand)  # pyright: ignore[reportArgumentType]
+            last[operand] = clock
+        dependent = self._dependent = self._dependent + 1 if self._result in (a, b) else 0
+        self._loop.cycles += 2 if dependent > (0 if self._sequential else 1) else 1
+        self.code += 4
+        self._in_chain = False
+        values.append((clock, "s", level))
+        last.append(clock)
+        made = self._result = len(last) - 1
+        return Number(made)
 
     fsub = fmul = fadd
 
