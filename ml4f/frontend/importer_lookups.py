@@ -99,7 +99,7 @@ def gather_elements(importer: Importer, node: Node) -> None:
     """GatherElements with constant indices."""
     shape, indices = importer.shape(node.proto.input[0]), _constant_indices(importer, node)
     axis = int(node.get("axis", 0)) % len(shape)
-    places: list[np.ndarray] = list(np.indices(indices.shape))
+    places = [np.asarray(place) for place in np.indices(indices.shape)]
     places[axis] = _checked(indices, shape[axis])
     _scattered(importer, node, _numbers(places, shape), ())
 

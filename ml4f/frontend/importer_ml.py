@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
@@ -71,8 +72,7 @@ def array_feature_extractor(importer: Importer, node: Node) -> None:
     if table.dtype.kind in "iu":
         importer.integers.add(output)
     found = importer.in_order(importer.tensor(output))
-    size = found.shape and int(np.prod(found.shape))
-    importer.tensors[output] = type(found)(found.value, (1, size or 1), (0, 1))
+    importer.tensors[output] = type(found)(found.value, (1, max(prod(found.shape), 1)), (0, 1))
 
 
 def node_of(node: Node, *inputs: str) -> Node:
