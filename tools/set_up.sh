@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes the virtual environment DIR with exactly the releases of constraints.txt: tools/set_up.sh DIR [EXTRAS]
 #
-# EXTRAS are some of pyproject.toml's optional dependencies, e.g. dev or dev,tensorflow. Debian splits the venv module off python3; where it is
-# missing it is installed (by root), or virtualenv is used if there is one, or the reader is told what to do.
+# EXTRAS are some of pyproject.toml's optional dependencies, e.g. dev or dev,tensorflow. Debian splits the venv module off
+# python3; where it is missing it is installed (by root), or virtualenv is used if there is one, or the reader is told
+# what to do.
 set -eu
 
 directory=$1
@@ -50,4 +51,5 @@ make_environment() {
     fail "the dependencies could not be installed; the messages above say why"
 
 # So that the first runs are as fast as later ones, also where Python is told to write no bytecode.
+# A folder that cannot be written costs this speed and nothing else.
 "$directory/bin/python" -m compileall -q "$root/ml4f" || true

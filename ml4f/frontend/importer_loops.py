@@ -27,6 +27,11 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 SQUASHING = {"Sigmoid": ("Sigmoid", ()), "HardSigmoid": ("HardSigmoid", (0.2, 0.5)), "Tanh": ("Tanh", ())}
 OTHERS = {"Relu": ("Relu", ()), "Softsign": ("Softsign", ()), "Softplus": ("Softplus", ()), "Elu": ("Elu", (1.0,))}
 LINEAR = ("Affine", (1.0, 0.0))
+MOVES = {"Cast", "Concat", "Constant", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
+SUMS = {"Add", "Gemm", "MatMul", "Mul", "Sub", "Unsqueeze"}
+COMPARISONS = {"And", "Less"}
+HARMLESS = MOVES | SUMS | COMPARISONS | set(SQUASHING) | set(OTHERS)
+"""What a body may be made of: nothing with a limit that random sequences may not reach, like Clip or Where."""
 Activation = tuple[str, tuple[float, ...]]
 
 
@@ -76,14 +81,28 @@ def _sequence(importer: Importer, parts: LoopParts) -> tuple[str, list[int]] | N
         )
         if inside.name != outside.name and not _is_integer(importer, name)
     ]
-    if len(computed) != 1 or len(states) not in (1, 2):
+    if len(computed) != 1 or len(states) not in (1, 2) or not _is_smooth(parts.body):
         return None
+    for index, (inside, outside) in enumerate(zip(parts.body.input[2:], parts.body.output[1:], strict=False)):
+        counts = inside.name != outside.name and index not in states
+        if counts and index < len(parts.node.proto.output) and importer.is_read(parts.node.proto.output[index]):
+            return None  # the last value of a counter is no result of a recurrent layer
     shapes = {importer.shape(parts.states[index]) for index in states}
     shape = importer.shape(computed[0])
     if len(shapes) != 1 or len(shape) != 3 or shape[:2] != (parts.trips, 1):
         return None
     (state,) = shapes
     return (computed[0], states) if len(state) == 2 and state[0] == 1 else None
+
+
+def _is_smooth(body: onnx.GraphProto) -> bool:
+    """Whether what holds on random sequences holds on all: only harmless operators, comparisons only for the end."""
+    compared = {output for node in body.node if node.op_type in COMPARISONS for output in node.output}
+    return all(
+        node.op_type in HARMLESS
+        and (node.op_type in {*COMPARISONS, "Identity"} or not any(name in compared for name in node.input))
+        for node in body.node
+    )
 
 
 def _is_integer(importer: Importer, name: str) -> bool:

@@ -120,6 +120,35 @@ def test_a_loop_that_only_looks_recurrent_is_unrolled():
     assert_right(proto)
 
 
+def test_a_limit_that_random_sequences_do_not_reach_is_kept():
+    proto = recurrent_loop("Relu", scan=False)
+    inner = proto.graph.node[0].attribute[0].g
+    inner.node[4].output[0] = "unlimited"
+    inner.node.insert(5, helper.make_node("Min", ["unlimited", "most"], ["h_next"]))
+    proto.graph.initializer.append(constant("most", np.float32(1e6)))
+    assert "nn.rnn" not in operations(import_onnx(proto, "control"))
+    compiled = compile_proto(proto, "control", Options(validate=False))
+    x = np.full((STEPS, 1, FEATURES), 3e6, np.float32)
+    wanted = Reference(proto).run([x])["last_h"]
+    assert wanted.max() == np.float32(1e6)
+    np.testing.assert_allclose(compiled.predict(x.reshape(compiled.input_shape)).ravel(), wanted.ravel(), rtol=1e-5)
+
+
+def test_a_counter_that_is_read_is_counted():
+    proto = recurrent_loop("Tanh", scan=False)
+    loop, inner = proto.graph.node[0], proto.graph.node[0].attribute[0].g
+    inner.node.append(helper.make_node("Add", ["n", "one"], ["n_next"]))
+    inner.input.append(info("n", INT, []))
+    inner.output.append(info("n_next", INT, []))
+    loop.input.append("zero")
+    loop.output.append("count")
+    proto.graph.initializer.extend([constant("one", np.int64(1)), constant("zero", np.int64(0))])
+    proto.graph.node.append(helper.make_node("Cast", ["count"], ["number"], to=FLOAT))
+    proto.graph.node.append(helper.make_node("Add", ["last_h", "number"], ["sum"]))
+    proto.graph.output[0].name = "sum"
+    assert_right(proto)
+
+
 def power_loop() -> onnx.ModelProto:
     """y = tanh(W y), five times, with all of them as a further output; stops by its condition."""
     inner = [helper.make_node("MatMul", ["y", "W"], ["z"]), helper.make_node("Tanh", ["z"], ["y_next"])]
