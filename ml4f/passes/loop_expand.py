@@ -9,7 +9,8 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
-from ml4f.backend.loop.expand import ScheduleError, expand
+from ml4f.backend.loop.builder import ScheduleError
+from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.op_builder import OpBuilder
 from ml4f.dialects.loop.structure import KernelOp, NestOp
 

@@ -12,7 +12,7 @@ from typing import Any
 from xdsl.dialects.builtin import ArrayAttr, StringAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from ml4f.backend.loop.expand import Address
+from ml4f.backend.loop.builder import Address
 from ml4f.backend.loop.op_builder import OpBuilder
 from ml4f.dialects.loop.attributes import PointerType
 from ml4f.dialects.loop.structure import KernelOp

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ml4f.backend.loop.builder import Interleaved
 from ml4f.backend.loop.elementary import ACTIVATIONS, fused_multiply_add, prelu
-from ml4f.backend.loop.expand import Interleaved
 
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "clip": [(0.0, 6.0), (-math.inf, 1.5), (-1.0, math.inf), (-math.inf, math.inf)],

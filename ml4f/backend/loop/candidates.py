@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ml4f.backend.loop.bit_patterns import keeps_bits
 from ml4f.backend.loop.elementwise import elementwise_schedules
 from ml4f.backend.loop.folding import UNLIMITED, folded_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
@@ -342,7 +343,7 @@ def _dense_schedules(nest: Nest) -> Iterator[Schedule]:
 
 
 def _plain_schedules(nest: Nest) -> Iterator[Schedule]:
-    if nest.combine == "copy" and not keeps_in_core(nest) and not costly_epilogue(nest):
+    if nest.combine == "copy" and not keeps_bits(nest) and not costly_epilogue(nest):
         yield from elementwise_schedules(nest)
     sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
     extent = nest.extents[plain_dim(nest)] * pooled_points(nest)
@@ -351,7 +352,7 @@ def _plain_schedules(nest: Nest) -> Iterator[Schedule]:
             break
         for points in (4, 9, 16):
             for multiple in ((), ("x",)):
-                if multiple and keeps_in_core(nest):
+                if multiple and keeps_bits(nest):
                     continue
                 schedule = plain_schedule(nest, size, points, multiple=multiple)
                 yield schedule
@@ -359,10 +360,3 @@ def _plain_schedules(nest: Nest) -> Iterator[Schedule]:
                     yield replace(schedule, hoist=False)
             if not nest.reduction:
                 break
-
-
-def keeps_in_core(nest: Nest) -> bool:
-    """Whether the values stay in core registers (load-multiple is for single-precision registers only)."""
-    from ml4f.backend.loop.expand import keeps_bits
-
-    return keeps_bits(nest)

@@ -9,7 +9,7 @@ from typing import Any
 from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IndexType, IntegerAttr, StringAttr, f32, i32, i64
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
-from ml4f.backend.loop.expand import Address, Terms
+from ml4f.backend.loop.builder import Address, Terms
 from ml4f.dialects.loop import values as v
 from ml4f.dialects.loop.structure import ForOp, YieldOp, make_for
 

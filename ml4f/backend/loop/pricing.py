@@ -14,8 +14,9 @@ from itertools import accumulate
 from typing import Any
 
 from ml4f.backend.loop.addressing import MAX_POINTERS
+from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError
 from ml4f.backend.loop.elementary import ACTIVATIONS
-from ml4f.backend.loop.expand import Address, Interleaved, ScheduleError, expand
+from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
 from ml4f.backend.loop.schedules import guard_bounds
 

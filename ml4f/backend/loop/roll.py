@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ml4f.backend.loop.nest import Nest
+from ml4f.backend.loop.operands import Environment, Position
 
 if TYPE_CHECKING:
-    from ml4f.backend.loop.expand import Environment, _Expansion
+    from ml4f.backend.loop.expand import Expansion
 
 Key = tuple[int, tuple[int, ...]]
 """(output row relative to the current beat, tile point)."""
@@ -61,7 +62,7 @@ def rolling(nest: Nest, outer: str, inner: str) -> Rolling | None:
     return Rolling(outer, inner, stride, taps, rows, contiguous)
 
 
-def expand_rolled(expansion: _Expansion, env: Environment) -> None:
+def expand_rolled(expansion: Expansion, env: Environment) -> None:
     """One column of tiles, from the first input row to the last. `env` holds all other parallel dims."""
     assert expansion.schedule.roll is not None
     outer, inner, unrolled = expansion.schedule.roll
@@ -71,11 +72,9 @@ def expand_rolled(expansion: _Expansion, env: Environment) -> None:
 
 
 class _Walk:
-    def __init__(self, expansion: _Expansion, env: Environment, geometry: Rolling, unrolled: int):
-        from ml4f.backend.loop.expand import Position
-
-        self.position = Position
+    def __init__(self, expansion: Expansion, env: Environment, geometry: Rolling, unrolled: int):
         self.e = expansion
+        self.operands = expansion.operands
         self.geometry = geometry
         self.unrolled = unrolled
         self.env = {**env, **{d: Position(0, n, 0) for d, n in expansion.nest.reduction}}
@@ -84,19 +83,19 @@ class _Walk:
 
     def preload(self) -> None:
         """All weights of the tile and its biases, once."""
-        e, env = self.e, {**self.env, self.geometry.outer: self.position(0, 1, 0)}
-        self.weight_address = e.weight_addressing(env)
+        e, env = self.e, {**self.env, self.geometry.outer: Position(0, 1, 0)}
+        self.weight_address = self.operands.weight_addressing(env)
         if e.nest.has("bias"):
             for key in self.points:
-                e.bias(env, key)
+                self.operands.bias(env, key)
         for tap in range(self.geometry.taps):
             for point in self.others():
                 for key in self.points:
-                    e.load_all("w", [self.weight_address({**point, self.geometry.inner: tap}, key)], "f32")
+                    self.operands.load_all("w", [self.weight_address({**point, self.geometry.inner: tap}, key)], "f32")
 
     def others(self) -> list[dict[str, int]]:
         """The points of the remaining reduction dims."""
-        return [p for p in self.e.reduction_points(self.env) if p[self.geometry.inner] == 0]
+        return [p for p in self.e.products.reduction_points(self.env) if p[self.geometry.inner] == 0]
 
     def run(self) -> None:
         g = self.geometry
@@ -116,29 +115,29 @@ class _Walk:
         e, g = self.e, self.geometry
         keys = [(d, p) for d in range(g.lookahead) for p in self.points]
         inits = [sums[k] if sums.get(k) is not None else self.initial(k) for k in keys]
-        outer = dict(e.cache)
+        outer = dict(self.operands.cache)
         variable, carried = e.b.begin_loop(trips, None, None, inits, g.outer)
         inner = dict(zip(keys, carried, strict=True))
         for j in range(self.unrolled):
             inner = self.beat(first + j, ((variable, self.unrolled),), inner)
         results = e.b.end_loop([inner[k] if inner.get(k) is not None else self.initial(k) for k in keys])
-        e.cache = outer
+        self.operands.cache = outer
         return dict(zip(keys, results, strict=True))
 
     def initial(self, key: Key) -> Any:
-        return self.e.initial({**self.env, self.geometry.outer: self.position(0, 1, 0)}, key[1])
+        return self.operands.initial({**self.env, self.geometry.outer: Position(0, 1, 0)}, key[1])
 
     def beat(self, beat: int, terms: Any, sums: dict[Key, Any]) -> dict[Key, Any]:
         """The rows of one beat; returns the partial sums, renumbered for the next beat."""
         g, e = self.geometry, self.e
-        env = {**self.env, g.outer: self.position(beat, 1, 0, terms)}
+        env = {**self.env, g.outer: Position(beat, 1, 0, terms)}
         for tap in range(g.taps - g.stride, g.taps):
             if tap >= 0 and self.row_exists(beat, tap):
                 self.row(env, beat, tap, sums)
         if 0 <= beat < g.rows:
             finished = {p: sums.pop((0, p), None) for p in self.points}
-            full = {**env, **{d: self.position(0, 1, 0) for d in e.nest.reduction_dims}}
-            e.epilogue(full, finished)
+            full = {**env, **{d: Position(0, 1, 0) for d in e.nest.reduction_dims}}
+            e.epilogue.run(full, finished)
         return {(d - 1, p): v for (d, p), v in sums.items() if d > 0}
 
     def row_exists(self, beat: int, tap: int) -> bool:
@@ -156,21 +155,21 @@ class _Walk:
                 continue
             for point in self.others():
                 for key in self.points:
-                    if e.exists(env, point, key, ignore=g.inner):
-                        x = e.x_address(env, {**point, g.inner: tap}, key)
+                    if self.e.products.exists(env, point, key, ignore=g.inner):
+                        x = self.operands.x_address(env, {**point, g.inner: tap}, key)
                         products.append((x, (d, key), self.weight_address({**point, g.inner: own}, key)))
         addresses = sorted({x for x, _, _ in products}, key=lambda a: a.offset)
         size = e.schedule.chunk or len(addresses) or 1
         for i in range(0, len(addresses), size):
             part = addresses[i : i + size]
-            e.load_all("x", part, "f32")
+            self.operands.load_all("x", part, "f32")
             wanted = set(part)
             for x, key, w in products:
                 if x in wanted:
-                    value = e.b.fmul(e.cache[x], e.weight(w))
+                    value = e.b.fmul(self.operands.cache[x], self.operands.weight(w))
                     previous = sums.get(key)
                     if previous is None and e.nest.has("bias"):
-                        previous = e.bias(env, key[1])
+                        previous = self.operands.bias(env, key[1])
                     sums[key] = value if previous is None else e.b.fadd(previous, value)
         for x in addresses:
-            del e.cache[x]
+            del self.operands.cache[x]

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ml4f.backend.loop.expand import Address, Terms, expand
+from ml4f.backend.loop.builder import Address, Terms
+from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
 from ml4f.backend.loop.pricing import with_bounds
 from ml4f.backend.loop.schedules import guard_bounds

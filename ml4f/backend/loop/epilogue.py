@@ -1,0 +1,186 @@
+"""The epilogue of a tile: carries its accumulators through the steps behind the reduction and stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ml4f.backend.loop.bit_patterns import is_relu
+from ml4f.backend.loop.builder import Address, Interleaved, Value, runs
+from ml4f.backend.loop.elementary import ACTIVATIONS, prelu, where
+from ml4f.backend.loop.nest import Nest, Schedule, Step
+from ml4f.backend.loop.operands import Environment, Operands, Point
+
+SINK_CHUNK = 6
+"""Weights of a dense layer that consumes results which are loaded together."""
+
+
+class Epilogue:
+    """The steps of one tile after the other. Constants are shared by all tiles where the schedule hoists them."""
+
+    def __init__(self, operands: Operands):
+        self.operands = operands
+        self.b = operands.b
+        self.nest: Nest = operands.nest
+        self.schedule: Schedule = operands.schedule
+        self.constants: dict[float, Value] | None = {} if self.schedule.hoist else None
+
+    def hoist_constants(self) -> None:
+        """Emits the constants of the steps' functions before all loops, in order of first use."""
+        from ml4f.backend.loop.pricing import constants_of
+
+        if self.constants is not None:
+            for x in constants_of(self.nest):
+                self.constants[x] = self.b.constant(x)
+
+    def groups(self, env: Environment, keys: Iterable[Point]) -> dict[Address, list[Point]]:
+        """The points of the tile by the address of their result."""
+        groups: dict[Address, list[Point]] = {}
+        for key in keys:
+            groups.setdefault(self.operands.point_address(self.nest.result_role, env, key), []).append(key)
+        return groups
+
+    def run(self, env: Environment, accumulators: dict[Point, Value]) -> None:
+        """Finishes the accumulators of a tile, a few results together."""
+        self.operands.start(env, accumulators)
+        batches = list(self.groups(env, accumulators).items())
+        results: dict[Address, Value] = {}
+        for i in range(0, len(batches), self.schedule.vector):
+            results |= self._finish(env, batches[i : i + self.schedule.vector], accumulators)
+        if self.nest.sink is not None:
+            self._consume(results)
+
+    def _consume(self, results: dict[Address, Value]) -> None:
+        """The dense layer behind a tile's results: for each of its outputs, what these results add to it."""
+        assert self.nest.sink is not None
+        variable, _ = self.b.begin_loop(int(self.nest.sink.parameters[0]), None, None, (), "j")
+        along = ((variable, 4),)
+        out = self.nest.by_role["out"].map.constant
+        target = Address(self.operands.index["out"], 4 * out, along)
+        total = self.b.load(target, "f32")
+        pending = list(results.items())
+        for i in range(0, len(pending), SINK_CHUNK):
+            part = pending[i : i + SINK_CHUNK]
+            weights = [self.b.load(Address(a.operand, a.offset, (*a.terms, *along)), "f32") for a, _ in part]
+            for weight, (_, value) in zip(weights, part, strict=True):
+                total = self.b.fadd(total, self.b.fmul(weight, value))
+        self.b.store(target, total)
+        self.b.end_loop(())
+
+    def _finish(
+        self, env: Environment, batch: list[tuple[Address, list[Point]]], accumulators: dict[Point, Value]
+    ) -> dict[Address, Value]:
+        """Carries a few output elements through all steps together, then stores them unless a dense layer follows."""
+        keys = [members for _, members in batch]
+        values: list[list[Value]] = [[accumulators[k] for k in members] for members in keys]
+        bits = self.operands.bits
+        steps = [s for s in self.nest.epilogue if not (s.kind == "activation" and s.name == "linear")]
+        for i, step in enumerate(steps):
+            last = i == len(steps) - 1
+            if step.kind == "dense":
+                break
+            if step.kind == "pool_max":
+                # Bit patterns order as integers but for negative numbers, all of which the relu makes 0.
+                as_bits = bits or (not last and is_relu(steps[i + 1]))
+                values = [[self._maximum(group, bits, as_bits)] for group in values]
+                bits = as_bits
+            elif step.kind == "pool_sum":
+                values = [[_fold(self.b.fadd, group)] for group in values]
+            elif is_relu(step):
+                values = self._relu(values, bits, last)
+                bits = last
+            else:
+                if bits:
+                    values = [[self.b.from_bits(v) for v in group] for group in values]
+                    bits = False
+                values = self._apply(step, env, keys, values)
+            if step.kind.startswith("pool_"):
+                keys = [members[:1] for members in keys]
+        results = {address: group[0] for (address, _), group in zip(batch, values, strict=True)}
+        if self.nest.sink is not None:
+            return results
+        if "out" in self.schedule.multiple and not bits:
+            for first, count in runs(sorted(results, key=lambda a: (a.terms, a.offset))):
+                run = [Address(first.operand, first.offset + 4 * i, first.terms) for i in range(count)]
+                self.b.store_multiple(first, [results[a] for a in run])
+            return results
+        for address, value in results.items():
+            self.b.store(address, value)
+        return results
+
+    def _maximum(self, group: list[Value], bits: bool, as_bits: bool) -> Value:
+        """The largest value of a group; in core registers two at a time, so that few are needed."""
+        if not as_bits or bits:
+            return _fold(self.b.imax if bits else self.b.fmax, group)
+        result: Value = None
+        for i in range(0, len(group), 2):
+            part = _fold(self.b.imax, self._to_bits(group[i : i + 2]))
+            result = part if result is None else self.b.imax(result, part)
+        return result
+
+    def _relu(self, values: list[list[Value]], bits: bool, last: bool) -> list[list[Value]]:
+        """The values, as bit patterns if nothing but the store follows."""
+        flat = [v for group in values for v in group]
+        if last:
+            flat = flat if bits else self._to_bits(flat)
+            return _regroup([self.b.relu_bits(v) for v in flat], values)
+        out: list[Value] = []
+        for i in range(0, len(flat), 2):
+            pair = flat[i : i + 2] if bits else self._to_bits(flat[i : i + 2])
+            pair = [self.b.relu_bits(v) for v in pair]
+            out += [self.b.from_bits(v) for v in pair]
+        return _regroup(out, values)
+
+    def _to_bits(self, values: Sequence[Value]) -> list[Value]:
+        out: list[Value] = []
+        for i in range(0, len(values) - 1, 2):
+            out += self.b.bits_pair(values[i], values[i + 1])
+        if len(values) % 2:
+            out.append(self.b.bits(values[-1]))
+        return out
+
+    def _apply(
+        self, step: Step, env: Environment, keys: list[list[Point]], values: list[list[Value]]
+    ) -> list[list[Value]]:
+        flat = tuple(v for group in values for v in group)
+        lanes = Interleaved(self.b, len(flat), self.constants)
+        if step.kind == "activation":
+            return _regroup(ACTIVATIONS[step.name].emit(lanes, flat, *step.parameters), values)
+        if step.role is not None:
+            points = [k for members in keys for k in members]
+            if step.role in self.schedule.multiple:
+                addresses = (self.operands.point_address(step.role, env, k) for k in points)
+                self.operands.load_all(step.role, [a for a in addresses if a not in self.operands.resident], "f32")
+            other = tuple(self.operands.operand(step.role, env, k) for k in points)
+        else:
+            other = lanes.constant(step.parameters[0])
+        return _regroup(_BINARY_STEPS[step.kind](lanes, flat, other), values)
+
+
+_BINARY_STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "mul": lambda e, a, b: e.fmul(a, b),
+    "add": lambda e, a, b: e.fadd(a, b),
+    "sub": lambda e, a, b: e.fsub(a, b),
+    "rsub": lambda e, a, b: e.fsub(b, a),
+    "div": lambda e, a, b: e.fdiv(a, b),
+    "rdiv": lambda e, a, b: e.fdiv(b, a),
+    "max": lambda e, a, b: e.fmax(a, b),
+    "min": lambda e, a, b: e.fmin(a, b),
+    "prelu": prelu,
+    "where": where,
+}
+
+
+def _fold(combine: Callable[[Value, Value], Value], values: Sequence[Value]) -> Value:
+    result = values[0]
+    for value in values[1:]:
+        result = combine(result, value)
+    return result
+
+
+def _regroup(flat: Sequence[Value], like: list[list[Value]]) -> list[list[Value]]:
+    out, i = [], 0
+    for group in like:
+        out.append(list(flat[i : i + len(group)]))
+        i += len(group)
+    return out
