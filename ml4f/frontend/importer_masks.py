@@ -115,6 +115,29 @@ def _truncated(importer: Importer, node: Node, source: str, output: str) -> None
     combine(importer, node, nn.AddOp, f"{output}/floor/half", f"{output}/ceil/half", output)
 
 
+def is_nan(importer: Importer, node: Node) -> None:
+    """1 where x is no number."""
+    emit_activation(importer, node, "is_nan")
+
+
+def is_infinite(importer: Importer, node: Node) -> None:
+    """1 where x is larger than every number, with either sign or with one of them."""
+    source, output = node.proto.input[0], node.proto.output[0]
+    negative, positive = bool(node.get("detect_negative", 1)), bool(node.get("detect_positive", 1))
+    size, largest = f"{output}/size", f"{output}/largest"
+    importer.constants[largest] = np.asarray(np.finfo(np.float32).max if negative or positive else np.inf)
+    one_sign = "linear" if positive else "neg"
+    emit_activation(importer, node, "abs" if negative == positive else one_sign, (), source, size)
+    _step(importer, node, output, size, largest)
+
+
+def exclusive_or(importer: Importer, node: Node) -> None:
+    """Whether two masks differ."""
+    (a, b), output = node.proto.input, node.proto.output[0]
+    combine(importer, node, nn.SubOp, a, b, f"{output}/difference")
+    emit_activation(importer, node, "abs", (), f"{output}/difference", output)
+
+
 BOOL = 9
 """onnx.TensorProto.BOOL."""
 
@@ -140,10 +163,13 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Equal": masking(equal),
     "Greater": masking(compare(swapped=False, inverted=False)),
     "GreaterOrEqual": masking(compare(swapped=True, inverted=True)),
+    "IsInf": masking(is_infinite),
+    "IsNaN": masking(is_nan),
     "Less": masking(compare(swapped=True, inverted=False)),
     "LessOrEqual": masking(compare(swapped=False, inverted=True)),
     "Not": masking(logical_not),
     "Or": logical(nn.MaxOp),
     "Where": where,
+    "Xor": masking(exclusive_or),
 }
 """ONNX operator → the function that emits it."""

@@ -134,7 +134,11 @@ def log_softmax(importer: Importer, node: Node) -> None:
     importer.result(node.proto.output[0], Tensor(minus_row(shifted, total), x.shape, x.order))
 
 
+CIRCULAR = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan")
+"""Operators whose names are the activations' but for the capital letter."""
+
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
+    **{name: _activation(name.lower()) for name in CIRCULAR},
     **masks.HANDLERS,
     **copies.HANDLERS,
     **recurrent.HANDLERS,

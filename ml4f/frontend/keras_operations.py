@@ -108,6 +108,10 @@ def _square(c: LayerContext, x: Value) -> Value:
     return c.binary("Mul", x, x)
 
 
+def _inverse_root(c: LayerContext, x: Value) -> Value:
+    return c.pointwise("Reciprocal", c.pointwise("Sqrt", x))
+
+
 def _clip(c: LayerContext, x: Value) -> Value:
     low = c.number(("x_min", "clip_value_min"), None)
     high = c.number(("x_max", "clip_value_max"), None)
@@ -179,7 +183,31 @@ def _concatenate(c: LayerContext, operands: Sequence[Operand]) -> Value:
     return LAYERS["Concatenate"](c, [v for v in operands if isinstance(v, Value)])
 
 
+ELEMENTWISE = {
+    "Arccos": "Acos",
+    "Arccosh": "Acosh",
+    "Arcsin": "Asin",
+    "Arcsinh": "Asinh",
+    "Arctan": "Atan",
+    "Arctanh": "Atanh",
+    "Ceil": "Ceil",
+    "Cos": "Cos",
+    "Cosh": "Cosh",
+    "Erf": "Erf",
+    "Exp": "Exp",
+    "Floor": "Floor",
+    "Log": "Log",
+    "Reciprocal": "Reciprocal",
+    "Sign": "Sign",
+    "Sin": "Sin",
+    "Sinh": "Sinh",
+    "Sqrt": "Sqrt",
+    "Tan": "Tan",
+}
+"""Class of a Keras 3 operation without options → ONNX operator."""
+
 OPERATIONS: dict[str, Operation] = {
+    **{name: _unary(activations.simple(op_type)) for name, op_type in ELEMENTWISE.items()},
     "Add": _binary("Add"),
     "Subtract": _binary("Sub"),
     "Multiply": _binary("Mul"),
@@ -190,15 +218,14 @@ OPERATIONS: dict[str, Operation] = {
     "Negative": _unary(activations.simple("Neg")),
     "Absolute": _unary(activations.simple("Abs")),
     "Abs": _unary(activations.simple("Abs")),
-    "Exp": _unary(activations.simple("Exp")),
-    "Log": _unary(activations.simple("Log")),
-    "Sqrt": _unary(activations.simple("Sqrt")),
     "Square": _unary(_square),
-    "Reciprocal": _unary(activations.simple("Reciprocal")),
     "Clip": _unary(_clip),
     "Mean": _unary(_reduce("ReduceMean")),
     "Sum": _unary(_reduce("ReduceSum")),
     "Max": _unary(_reduce("ReduceMax")),
+    "Min": _unary(_reduce("ReduceMin")),
+    "Power": _binary("Pow"),
+    "Rsqrt": _unary(_inverse_root),
     "Reshape": _unary(_reshape),
     "Transpose": _unary(_transpose),
     "ExpandDims": _unary(_expand_dims),
@@ -243,6 +270,16 @@ TENSORFLOW_FUNCTIONS: dict[str, Operation] = {
     "math.reduce_mean": OPERATIONS["Mean"],
     "math.reduce_sum": OPERATIONS["Sum"],
     "math.reduce_max": OPERATIONS["Max"],
+    "math.reduce_min": OPERATIONS["Min"],
+    "math.rsqrt": OPERATIONS["Rsqrt"],
+    "math.pow": OPERATIONS["Power"],
+    "math.erf": OPERATIONS["Erf"],
+    "math.sin": OPERATIONS["Sin"],
+    "math.cos": OPERATIONS["Cos"],
+    "math.tan": OPERATIONS["Tan"],
+    "math.floor": OPERATIONS["Floor"],
+    "math.ceil": OPERATIONS["Ceil"],
+    "math.sign": OPERATIONS["Sign"],
     "math.sigmoid": OPERATIONS["Sigmoid"],
     "math.tanh": OPERATIONS["Tanh"],
     "math.softplus": OPERATIONS["Softplus"],

@@ -25,7 +25,26 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
 }
 CASES = [(name, p) for name in ACTIVATIONS if name != "to_int32" for p in PARAMETERS.get(name, [()])]
 SPECIAL_POINTS = (0, 0.1, 1 / 3, 0.34657, 0.5, 0.69315, 0.7071, 0.9, 1, 1.4142, 1.5, 2, 2.5, 3, 3.9375, 6, 9, 9.01, 10)
-SPECIAL_POINTS += (10.8125, 14.625, 17.3, 18, 20, 87.336, 88.7228, 89, 103.97, 104, 110, 2**22, 2**23, 2**24, 2**30)
+SPECIAL_POINTS += tuple(turns * math.pi / 4 for turns in (1, 2, 3, 4, 5, 6, 7, 8, 354, 10_000, 222_222, 667_001))
+SPECIAL_POINTS += (
+    10.8125,
+    14.625,
+    17.3,
+    18,
+    20,
+    87.336,
+    88.7228,
+    89,
+    89.416,
+    103.97,
+    104,
+    110,
+    2**20,
+    2**22,
+    2**23,
+    2**24,
+    2**30,
+)
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "lt": np.less,
     "le": np.less_equal,
@@ -104,6 +123,18 @@ class NumpyEmitter:
     def iashr(self, a: Any, b: int) -> Any:
         return a >> np.int32(b)
 
+    def iadd(self, a: Any, b: int) -> Any:
+        return a + np.int32(b)
+
+    def iand(self, a: Any, b: int) -> Any:
+        return a & np.int32(b)
+
+    def ixor(self, a: Any, b: Any) -> Any:
+        return a ^ b
+
+    def ilshr(self, a: Any, b: int) -> Any:
+        return (a.view(np.uint32) >> np.uint32(b)).view(np.int32)
+
     def fselect(self, predicate: str, a: Any, b: Any, t: Any, f: Any) -> Any:
         return np.where(COMPARE[predicate](a, b), t, f)
 
@@ -175,6 +206,9 @@ INFINITE = {
     "hard_swish": (0, math.inf),
     "exp": (0, math.inf),
     "relu": (0, math.inf),
+    "sinh": (-math.inf, math.inf),
+    "cosh": (math.inf, math.inf),
+    "asinh": (-math.inf, math.inf),
 }
 
 
@@ -206,8 +240,8 @@ def test_nan_stays_and_negative_nan_becomes_zero_in_relu():
     for name, parameters in CASES:
         with np.errstate(all="ignore"):
             actual = ACTIVATIONS[name].emit(NUMPY, x, *parameters)
-        if name == "step":  # a comparison, which is false
-            assert (actual == 0).all()
+        if name in ("step", "is_nan"):  # comparisons
+            assert (actual == (name == "is_nan")).all()
             continue
         assert np.isnan(actual[0]), name
         assert actual[1] == 0 if name == "relu" else np.isnan(actual[1]), name

@@ -426,6 +426,30 @@ def power(c: Case) -> str:
     )()
 
 
+def of_unit_interval(op_type: str) -> Callable[[Case], str]:
+    """Of 0.02 to 0.98, or of 1.02 to 1.98 for Acosh."""
+
+    def build(c: Case) -> str:
+        x = c.node(
+            "Add", c.node("Mul", c.node("Sigmoid", "x"), c.constant(0.96, np.float32)), c.constant(0.02, np.float32)
+        )
+        return c.node(op_type, c.node("Add", x, c.constant(1, np.float32)) if op_type == "Acosh" else x)
+
+    return build
+
+
+def of_special_values(op_type: str) -> Callable[[Case], str]:
+    """Some elements are no numbers, some are infinite."""
+
+    def build(c: Case) -> str:
+        infinite = c.node("Div", "x", c.node("Relu", "x"))
+        special = c.node("Mul", infinite, c.node("Sub", infinite, c.constant(2, np.float32)))
+        options = {"detect_negative": c.draw(0, 1), "detect_positive": c.draw(0, 1)} if op_type == "IsInf" else {}
+        return c.node("Cast", c.node(op_type, c.draw(infinite, special), **options), to=TensorProto.FLOAT)
+
+    return build
+
+
 def computed_clip(c: Case) -> str:
     low = c.node("ReduceMean", "x", keepdims=0)
     return c.node("Clip", "x", low, *c.draw([], [c.constant(0.5, np.float32)]))
@@ -436,7 +460,8 @@ BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum")
 UNARY = (
     "Abs", "Ceil", "Celu", "Dropout", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity",
     "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Tanh",
-    "ThresholdedRelu", "Flatten", "GlobalAveragePool", "GlobalMaxPool",
+    "ThresholdedRelu", "Asinh", "Atan", "Cos", "Cosh", "Sin", "Sinh", "Tan", "Flatten", "GlobalAveragePool",
+    "GlobalMaxPool",
 )
 # fmt: on
 
@@ -446,7 +471,9 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
     *((name, variadic(name)) for name in ("Sum", "Max", "Min")),
     *((name, of_positive(name)) for name in ("Log", "Sqrt", "Reciprocal")),
     *((name, compare(name)) for name in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
-    *((name, logic(name)) for name in ("And", "Or", "Not")),
+    *((name, logic(name)) for name in ("And", "Or", "Not", "Xor")),
+    *((name, of_unit_interval(name)) for name in ("Acos", "Acosh", "Asin", "Atanh")),
+    *((name, of_special_values(name)) for name in ("IsInf", "IsNaN")),
     *((name, reduce(name)) for name in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")),
     *((name, reduce(name)) for name in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")),
     *((name, arg_extreme(name)) for name in ("ArgMax", "ArgMin")),

@@ -94,7 +94,31 @@ def layers_as_activations(keras: Any) -> Any:
     return keras.Sequential([keras.Input((8,)), *dense])
 
 
-@pytest.mark.parametrize("build", [nested, functional, operators, branches, layers_as_activations])
+def circular(keras: Any) -> Any:
+    """Elementwise functions: keras.ops in Keras 3, TensorFlow's own in Keras 2."""
+    x = keras.Input((11,))
+    if hasattr(keras, "ops"):
+        ops = keras.ops
+        inner = ops.tanh(x) * 0.9
+        inverse = [ops.arcsin(inner), ops.arccos(inner), ops.arctanh(inner), ops.arctan(x), ops.arcsinh(x)]
+        parts = [ops.sin(x), ops.cos(x), ops.tan(inner), ops.sinh(x), ops.cosh(x), ops.arccosh(ops.cosh(x) + 0.5)]
+        parts += [
+            *inverse,
+            ops.erf(x),
+            ops.power(abs(x) + 0.1, 1.7),
+            ops.rsqrt(abs(x) + 0.1),
+            ops.floor(x),
+            ops.sign(x),
+        ]
+    else:
+        import tensorflow as tf
+
+        parts = [tf.math.sin(x), tf.math.cos(x), tf.math.tan(tf.math.tanh(x)), tf.math.erf(x), tf.math.ceil(x)]
+        parts += [tf.math.rsqrt(tf.math.exp(x)), tf.math.pow(tf.math.exp(x), 0.3), tf.math.sign(x)]
+    return keras.Model(x, keras.layers.Add()(parts))
+
+
+@pytest.mark.parametrize("build", [nested, functional, operators, branches, layers_as_activations, circular])
 @pytest.mark.parametrize("kind", ["h5", "keras", "keras2.h5", "tfjs"])
 def test_models_of_models_and_operators(build: Callable[[Any], Any], kind: str, tmp_path: Path) -> None:
     version = 2 if kind in ("keras2.h5", "tfjs") else 3

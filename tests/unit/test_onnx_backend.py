@@ -35,6 +35,24 @@ def test_run_node_computes_in_machine_code() -> None:
     np.testing.assert_allclose(y, np.where(x < 0, x / 2, x), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("op_type", "function", "low", "high"),
+    [
+        ("Sin", np.sin, -1000, 1000),
+        ("Cos", np.cos, -1000, 1000),
+        ("Tan", np.tan, -10, 10),
+        ("Acos", np.arccos, -1, 1),
+        ("Atan", np.arctan, -10, 10),
+        ("Sinh", np.sinh, -5, 5),
+        ("Acosh", np.arccosh, 1, 10),
+    ],
+)
+def test_circular_functions_in_machine_code(op_type: str, function: np.ufunc, low: float, high: float) -> None:
+    x = np.random.default_rng(1).uniform(low, high, 50).astype(np.float32)
+    (y,) = onnx_backend.run_node(helper.make_node(op_type, ["x"], ["y"]), [x])
+    np.testing.assert_allclose(y, function(x.astype(np.float64)), rtol=4e-7)
+
+
 def matmul(weights: np.ndarray) -> onnx.ModelProto:
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],

@@ -3,7 +3,8 @@
 Each function is written once against an abstract `Emitter`: a builder turns it into operations, an estimator into
 cycles, a numpy evaluator into numbers. `ACTIVATIONS` maps the names of the nn dialect to those functions, to their
 exact definitions in float64 (`elementary_reference`) and to the error they may have. Functions see emitters and
-parameters, never values. Those that need an exponential or a logarithm are in `elementary_transcendental`.
+parameters, never values. Those that need an exponential or a logarithm are in `elementary_transcendental`, sines and
+their like in `elementary_trigonometric`.
 
 Where the sign decides, the bit pattern is compared instead of the value: that needs no constant in a register.
 NaN gives NaN, but for `relu` of a NaN whose sign bit is set, which is 0.
@@ -20,6 +21,7 @@ import numpy as np
 
 from ml4f.backend.loop import elementary_reference as reference
 from ml4f.backend.loop import elementary_transcendental as transcendental
+from ml4f.backend.loop import elementary_trigonometric as trigonometric
 
 Value = Any
 """A value of the emitter."""
@@ -197,6 +199,10 @@ def _step(e: Emitter, x: Value) -> Value:
     return e.fselect("gt", x, zero, e.constant(1.0), zero)
 
 
+def _is_nan(e: Emitter, x: Value) -> Value:
+    return e.fselect("uno", x, x, e.constant(1.0), e.constant(0.0))
+
+
 def _sign(e: Emitter, x: Value) -> Value:
     zero = e.constant(0.0)
     return e.fselect("gt", x, zero, e.constant(1.0), e.fselect("lt", x, zero, e.constant(-1.0), x))
@@ -243,6 +249,18 @@ ACTIVATIONS: dict[str, ActivationInfo] = {
     "gelu": ActivationInfo(transcendental.gelu, reference.gelu, 4, 10),
     "gelu_tanh": ActivationInfo(transcendental.gelu_tanh, reference.gelu_tanh, 4, 10),
     "erf": ActivationInfo(transcendental.erf, reference.erf, 4, 9),
+    "sin": ActivationInfo(trigonometric.sin, reference.sin, 4, 9),
+    "cos": ActivationInfo(trigonometric.cos, reference.cos, 4, 9),
+    "tan": ActivationInfo(trigonometric.tan, reference.tan, 4, 9),
+    "asin": ActivationInfo(trigonometric.asin, reference.asin, 4, 6),
+    "acos": ActivationInfo(trigonometric.acos, reference.acos, 4, 7),
+    "atan": ActivationInfo(trigonometric.atan, reference.atan, 4, 6),
+    "sinh": ActivationInfo(trigonometric.sinh, reference.sinh, 4, 9),
+    "cosh": ActivationInfo(trigonometric.cosh, reference.cosh, 4, 7),
+    "asinh": ActivationInfo(trigonometric.asinh, reference.asinh, 4, 9),
+    "acosh": ActivationInfo(trigonometric.acosh, reference.acosh, 4, 9),
+    "atanh": ActivationInfo(trigonometric.atanh, reference.atanh, 4, 9),
+    "is_nan": ActivationInfo(_is_nan, reference.is_nan, 0, 3),
 }
 """By the name of the nn dialect's activation."""
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 Function = Callable[..., np.ndarray]
+LARGEST_ANGLE = 2.0**20
+"""The circular functions are NaN from here on (see `elementary_trigonometric`)."""
 
 
 def _definition(function: Function) -> Function:
@@ -209,3 +211,67 @@ def mish(x: np.ndarray) -> np.ndarray:
 @_definition
 def log(x: np.ndarray) -> np.ndarray:
     return np.log(x)
+
+
+def _of_angles(x: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(x) < LARGEST_ANGLE, values, math.nan)
+
+
+@_definition
+def sin(x: np.ndarray) -> np.ndarray:
+    return _of_angles(x, np.sin(x))
+
+
+@_definition
+def cos(x: np.ndarray) -> np.ndarray:
+    return _of_angles(x, np.cos(x))
+
+
+@_definition
+def tan(x: np.ndarray) -> np.ndarray:
+    return _of_angles(x, np.tan(x))
+
+
+@_definition
+def asin(x: np.ndarray) -> np.ndarray:
+    return np.arcsin(x)
+
+
+@_definition
+def acos(x: np.ndarray) -> np.ndarray:
+    return np.arccos(x)
+
+
+@_definition
+def atan(x: np.ndarray) -> np.ndarray:
+    return np.arctan(x)
+
+
+@_definition
+def sinh(x: np.ndarray) -> np.ndarray:
+    return np.sinh(x)
+
+
+@_definition
+def cosh(x: np.ndarray) -> np.ndarray:
+    return np.cosh(x)
+
+
+@_definition
+def asinh(x: np.ndarray) -> np.ndarray:
+    return np.arcsinh(x)
+
+
+@_definition
+def acosh(x: np.ndarray) -> np.ndarray:
+    return np.arccosh(x)
+
+
+@_definition
+def atanh(x: np.ndarray) -> np.ndarray:
+    return np.arctanh(x)
+
+
+@_definition
+def is_nan(x: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(x), 1.0, 0.0)

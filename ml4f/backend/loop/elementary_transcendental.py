@@ -132,7 +132,7 @@ def _power_of_two(e: Emitter, shifted: Value) -> Value:
     return e.from_bits(e.ishl(e.bits(shifted), 23))
 
 
-def _scaled_exp(e: Emitter, x: Value, exponent: int, negate: bool = False) -> Value:
+def scaled_exp(e: Emitter, x: Value, exponent: int, negate: bool = False) -> Value:
     """exp(x) * 2^exponent, or exp(-x) * 2^exponent, where that is a normal number: 24 cycles."""
     return _assemble(e, *_reduce(e, x, 127 + exponent, negate))
 
@@ -178,10 +178,10 @@ def exp(e: Emitter, x: Value) -> Value:
 def exp_nonpositive(e: Emitter, x: Value) -> Value:
     """exp(x) of x <= 0."""
     x = e.fmax(x, e.constant(-104.0))
-    return e.fmul(_scaled_exp(e, x, 32), e.constant(2.0**-32))
+    return e.fmul(scaled_exp(e, x, 32), e.constant(2.0**-32))
 
 
-def _negative_or(e: Emitter, x: Value, negative: Value, otherwise: Value) -> Value:
+def negative_or(e: Emitter, x: Value, negative: Value, otherwise: Value) -> Value:
     """By the sign bit of x."""
     return e.iselect("lt", e.bits(x), 0, negative, otherwise)
 
@@ -189,13 +189,13 @@ def _negative_or(e: Emitter, x: Value, negative: Value, otherwise: Value) -> Val
 def elu(e: Emitter, x: Value, alpha: float) -> Value:
     """x, or alpha * (exp(x) - 1) where x < 0."""
     below = _expm1(e, e.fmax(x, e.constant(-18.0)))
-    return _negative_or(e, x, below if alpha == 1 else e.fmul(below, e.constant(alpha)), x)
+    return negative_or(e, x, below if alpha == 1 else e.fmul(below, e.constant(alpha)), x)
 
 
 def selu(e: Emitter, x: Value, alpha: float, gamma: float) -> Value:
     """gamma * elu(x, alpha)."""
     below = _expm1(e, e.fmax(x, e.constant(-18.0)))
-    return e.fmul(_negative_or(e, x, e.fmul(below, e.constant(alpha)), x), e.constant(gamma))
+    return e.fmul(negative_or(e, x, e.fmul(below, e.constant(alpha)), x), e.constant(gamma))
 
 
 def celu(e: Emitter, x: Value, alpha: float) -> Value:
@@ -203,14 +203,14 @@ def celu(e: Emitter, x: Value, alpha: float) -> Value:
     if alpha == 1:
         return elu(e, x, 1.0)
     below = _expm1(e, e.fmax(e.fmul(x, e.constant(1 / alpha)), e.constant(-18.0)))
-    return _negative_or(e, x, e.fmul(below, e.constant(alpha)), x)
+    return negative_or(e, x, e.fmul(below, e.constant(alpha)), x)
 
 
 def sigmoid(e: Emitter, x: Value) -> Value:
     """1 / (1 + exp(-x)), both terms times 2^-32 so that exp(104) is in range."""
     x = e.fmin(e.fmax(x, e.constant(-104.0)), e.constant(20.0))
     one = e.constant(2.0**-32)
-    return e.fdiv(one, e.fadd(_scaled_exp(e, x, -32, negate=True), one))
+    return e.fdiv(one, e.fadd(scaled_exp(e, x, -32, negate=True), one))
 
 
 def tanh(e: Emitter, x: Value) -> Value:
@@ -222,7 +222,7 @@ def tanh(e: Emitter, x: Value) -> Value:
 
 def softplus(e: Emitter, x: Value) -> Value:
     """max(x, 0) + log(1 + exp(-|x|))."""
-    u = _scaled_exp(e, e.fmin(e.fabs(x), e.constant(104.0)), 32, negate=True)
+    u = scaled_exp(e, e.fmin(e.fabs(x), e.constant(104.0)), 32, negate=True)
     u = e.fmul(u, e.constant(2.0**-32))
     return e.fadd(e.fmul(u, horner(e, u, LOG1P)), e.fmax(x, e.constant(0.0)))
 
@@ -231,14 +231,14 @@ def silu(e: Emitter, x: Value) -> Value:
     """x / (1 + exp(-x)), the divisor times 2^-32; x itself above 20."""
     y = e.fmax(x, e.constant(-110.0))
     small = e.constant(2.0**-32)
-    divisor = e.fadd(_scaled_exp(e, y, -32, negate=True), small)
+    divisor = e.fadd(scaled_exp(e, y, -32, negate=True), small)
     return e.fselect("gt", x, e.constant(20.0), x, e.fmul(e.fdiv(y, divisor), small))
 
 
 def mish(e: Emitter, x: Value) -> Value:
     """x * tanh(log(1 + w)) = x * w (w + 2) / (w (w + 2) + 2) with w = exp(x); x itself above 20."""
     y = e.fmax(x, e.constant(-110.0))
-    scaled, small, two = _scaled_exp(e, y, 32), e.constant(2.0**-32), e.constant(2.0)
+    scaled, small, two = scaled_exp(e, y, 32), e.constant(2.0**-32), e.constant(2.0)
     w = e.fmul(scaled, small)
     product = e.fmul(y, scaled)
     numerator = e.fma(product, w, e.fadd(product, product))
@@ -249,9 +249,9 @@ def mish(e: Emitter, x: Value) -> Value:
 def erf(e: Emitter, x: Value) -> Value:
     """x * P(x^2) where |x| < 0.9, else 1 - exp(-L(|x|)) with x's sign (the two parts of N. Juffa's erff)."""
     a = e.fmin(e.fabs(x), e.constant(3.9375))
-    tail = _scaled_exp(e, horner(e, a, ERF_LARGE), 0, negate=True)
+    tail = scaled_exp(e, horner(e, a, ERF_LARGE), 0, negate=True)
     large = e.fsub(e.constant(1.0), tail)
-    large = _negative_or(e, x, e.fneg(large), large)
+    large = negative_or(e, x, e.fneg(large), large)
     small = e.fmul(x, horner(e, e.fmul(x, x), ERF_SMALL))
     return e.fselect("lt", a, e.constant(0.9), small, large)
 
@@ -273,7 +273,7 @@ def gelu(e: Emitter, x: Value) -> Value:
     product = e.fmul(e.fmul(y, horner(e, u, NORMAL_TAIL)), t)
     product = e.fma(product, e.fadd(e.fadd(head, tail), error), product)
     product = e.fmul(e.fmul(product, _power_of_two(e, shifted)), e.constant(2.0**-32))
-    return e.fselect("gt", x, e.constant(6.0), x, _negative_or(e, x, product, e.fsub(y, product)))
+    return e.fselect("gt", x, e.constant(6.0), x, negative_or(e, x, product, e.fsub(y, product)))
 
 
 def gelu_tanh(e: Emitter, x: Value) -> Value:
@@ -304,19 +304,24 @@ SQRT_HALF_BITS = 0x3F3504F3
 NAN_BITS = 0x7FC00000
 
 
-def log(e: Emitter, x: Value) -> Value:
-    """e ln 2 + log(1 + f) where x = 2^e * (1 + f), 1 + f from sqrt(1/2) to sqrt(2)."""
-    smallest_normal = e.constant(2.0**-126)
-    normal = e.fselect("lt", x, smallest_normal, e.fmul(x, e.constant(2.0**24)), x)
-    correction = e.fselect("lt", x, smallest_normal, e.constant(24.0), e.constant(0.0))
-    bits = e.bits(normal)
+def log_normal(e: Emitter, x: Value, correction: Value) -> Value:
+    """log(x) - correction * ln 2 of a positive normal number x; 128 ln 2 where it is infinite."""
+    bits = e.bits(x)
     exponent = e.iashr(e.isub(bits, e.int_constant(SQRT_HALF_BITS)), 23)
     f = e.fsub(e.from_bits(e.isub(bits, e.ishl(exponent, 23))), e.constant(1.0))
     n = e.fsub(e.to_float(exponent), correction)
     square = e.fmul(f, f)
     tail = e.fmul(e.fmul(square, f), horner(e, f, LOG))
     tail = e.fadd(e.fsub(tail, e.fmul(square, e.constant(0.5))), e.fmul(n, e.constant(LN2_LOW)))
-    result = e.fadd(e.fadd(tail, f), e.fmul(n, e.constant(LN2_HIGH)))
+    return e.fadd(e.fadd(tail, f), e.fmul(n, e.constant(LN2_HIGH)))
+
+
+def log(e: Emitter, x: Value) -> Value:
+    """e ln 2 + log(1 + f) where x = 2^e * (1 + f), 1 + f from sqrt(1/2) to sqrt(2)."""
+    smallest_normal = e.constant(2.0**-126)
+    normal = e.fselect("lt", x, smallest_normal, e.fmul(x, e.constant(2.0**24)), x)
+    correction = e.fselect("lt", x, smallest_normal, e.constant(24.0), e.constant(0.0))
+    result = log_normal(e, normal, correction)
     zero = e.constant(0.0)
     finite = e.fselect("lt", x, e.constant(math.inf), result, x)
     outside = e.fselect("eq", x, zero, e.constant(-math.inf), e.from_bits(e.int_constant(NAN_BITS)))
