@@ -22,6 +22,7 @@ from ml4f.dialects.thumb.core_ops import AddImmOp, MovImmOp
 from ml4f.dialects.thumb.structure import DataOp, make_data
 from ml4f.errors import InternalError
 from ml4f.machine import Machine
+from ml4f.stalls import loop_reports
 
 HEADER = (
     "builtin.module attributes {input_shapes = [[1 : i64]], output_shapes = [[1 : i64]], "
@@ -147,6 +148,45 @@ def test_every_instruction_lies_where_the_layout_says():
         for label, following in zip(layout.items, layout.items[1:], strict=False):
             if isinstance(label, Label) and isinstance(following, Line) and following.row and following.row.size == 4:
                 assert label.address % 4 == 0, f"{label.name} is not aligned"
+
+
+def loop_of_maxima(maxima: int, wide: int, behind: int) -> str:
+    """A loop around another one, behind which `maxima` times the larger of two numbers is chosen: 6 bytes each."""
+    inner = "".join(f"%s{i + 1} = thumb.vadd %s{i}, %one : !thumb.s<s0>\n" for i in range(wide))
+    body = "".join(
+        f"""%a{i} = thumb.vmov_r_s %u{i} : !thumb.r<r3>
+    %b{i} = thumb.vmov_r_s %one : !thumb.r<r4>
+    %m{i} = thumb.select %a{i}, %b{i}, %a{i}, %b{i} {{predicate = "lt"}} : !thumb.r<r3>
+    %u{i + 1} = thumb.vmov_s_r %m{i} : !thumb.s<s0>
+    """
+        for i in range(maxima)
+    )
+    body += "".join(f"%v{i + 1} = thumb.vadd %v{i}, %one : !thumb.s<s0>\n" for i in range(behind))
+    return f"""thumb.func @k(%x : !thumb.r<r0>, %y : !thumb.r<r1>) {{
+  %first = thumb.vldr %x {{offset = 0, space = "arena"}} : !thumb.s<s0>
+  %one = thumb.vmov_imm {{value = 1.0 : f32}} : !thumb.s<s1>
+  %count = thumb.mov_imm {{immediate = 3}} : !thumb.r<r2>
+  %end = thumb.loop %count carry (%o = %first : !thumb.s<s0>) -> !thumb.s<s0> {{
+    %trips = thumb.mov_imm {{immediate = 2}} : !thumb.r<r5>
+    %u0 = thumb.loop %trips carry (%s0 = %o : !thumb.s<s0>) -> !thumb.s<s0> {{
+      {inner}thumb.yield %s{wide}
+    }}
+    {body.replace("%v0", f"%u{maxima}")}thumb.yield %v{behind}
+  }}
+  thumb.vstr %end, %y {{offset = 0, space = "arena"}}
+  thumb.return
+}}
+"""
+
+
+@pytest.mark.parametrize("maxima", [1, 2, 3])
+@pytest.mark.parametrize("wide", [3, 64])
+def test_runs_of_wide_instructions_in_loops_lie_on_words(maxima: int, wide: int, tmp_path: Path):
+    """The predicated move or the counter's decrement is widened, whatever stands in front of the run."""
+    code = assemble(parsed(called(loop_of_maxima(maxima, wide, 5))))
+    assert all(loop.steady_stalls["alignment"] == 0 for loop in loop_reports(code))
+    assert Machine(code.binary).run(np.array([-9.5], np.float32))[0] == max(-9.5 + 2 * wide, 1) + 2 * 2 * wide + 15
+    assert assembled_bytes(code.assembly("maxima"), tmp_path) == code.binary
 
 
 def test_what_cannot_be_laid_out_is_said():

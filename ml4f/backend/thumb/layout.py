@@ -4,7 +4,8 @@ There is no control flow graph: all branches go backward to loop heads, so addre
 code. Only the distance to the data behind the code depends on the whole; the pass is repeated until that is stable.
 
 A function with one caller stands inline at its call. Loop heads that are 32-bit instructions are aligned to a word by
-widening an instruction before them, and an instruction before a run of misaligned 32-bit ones in a loop is widened too.
+widening an instruction before them, and an instruction before a run of misaligned 32-bit ones in a loop is widened too,
+be it predicated.
 """
 
 from __future__ import annotations
@@ -371,11 +372,20 @@ class _Placer:
         line.row, line.word = line.form.select(values, line.minimum)
         line.values = values
 
+    def size(self, line: Line, address: int) -> int:
+        """Bytes of a line that is to be placed at an address; a call's, which go forward, count as wide."""
+        if not line.target:
+            return line.form.select(line.values, line.minimum)[0].size
+        if line.target not in self.labels:
+            return WORD
+        displacement = self.labels[line.target] - address - PIPELINE
+        return line.form.select((*line.values[:-1], displacement), line.minimum)[0].size
+
     def wide_follows(self, position: int) -> bool:
         """Whether the instruction behind a label is a 32-bit one."""
         for item in self.items[position + 1 :]:
             if isinstance(item, Line):
-                return bool(item.target) or item.form.select(item.values, item.minimum)[0].size == 4
+                return self.size(item, self.address) == 4
         return False
 
     def align(self, position: int, is_function: bool) -> None:
@@ -417,8 +427,7 @@ class _Placer:
             if isinstance(item, Label):
                 break
             if isinstance(item, Line):
-                size = 2 if item.target else item.form.select(item.values, item.minimum)[0].size
-                if size == 2:
+                if self.size(item, self.address + WORD * run) == 2:
                     break
                 run += 1
                 if run == MISALIGNED_RUN:
@@ -429,7 +438,7 @@ class _Placer:
 
 def can_widen(line: Line) -> bool:
     """Whether a placed 16-bit instruction has a 32-bit encoding that does the same."""
-    if line.row is None or line.row.size == 4 or line.condition or line.target:
+    if line.row is None or line.row.size == 4 or line.target:
         return False
     if line.form is control.SUBS:
         return True

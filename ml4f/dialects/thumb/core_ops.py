@@ -124,7 +124,7 @@ class MovOp(CoreUnary):
     FORM: ClassVar[Form] = form(
         TIMING,
         ("0100 0110 d mmmm ddd", "mov<c>.n {=d:r}, {m:r}"),
-        ("1110 1010 0100 1111 0000 dddd 0000 mmmm", "mov.w {=d:r}, {m:r}"),
+        ("1110 1010 0100 1111 0000 dddd 0000 mmmm", "mov<c>.w {=d:r}, {m:r}"),
     )
 
 
