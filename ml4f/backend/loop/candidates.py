@@ -30,6 +30,7 @@ from ml4f.backend.loop.schedules import (
     pooled_points,
     shares_inputs,
     split,
+    split_phases,
     split_taps,
     tile_dims,
     trimmable,
@@ -77,7 +78,8 @@ class Candidate:
 class Family:
     """Schedules of one tile that unroll one reduction dim as in `steps`, and the `inner` points of other dims wholly.
 
-    `linear`: all steps cost alike, which is not so for taps that neighbouring pixels share.
+    `linear`: all steps cost alike, which is not so for taps that neighbouring pixels share. `rolled`: a loop goes over
+    the points of that guarded dim where a tile has all of them.
     """
 
     nest: Nest
@@ -90,6 +92,7 @@ class Family:
     chunk: int = 0
     peel: bool = True
     multiple: tuple[str, ...] = ()
+    rolled: str | None = None
 
     def schedule(self, unrolled: int) -> Schedule:
         return mac_schedule(
@@ -99,6 +102,7 @@ class Family:
             use_trim=self.use_trim,
             peel=self.peel,
             multiple=self.multiple,
+            rolled=self.rolled,
             chunk=self.chunk,
             pixels_first=self.chunk > 0 or "out" in self.multiple,
             vector=max(self.run, VECTOR) if "out" in self.multiple else VECTOR,
@@ -209,9 +213,13 @@ def _convolution(nest: Nest, max_pixels: int, compact: bool) -> tuple[Candidate,
 
 
 def _options(family: Family) -> Iterator[Family]:
-    """The family with multiple loads of weights, and without a peeled step."""
+    """The family with multiple loads of weights, without a peeled step, and with a loop over guarded taps."""
     yield replace(family, multiple=("w", *family.multiple))
     yield replace(family, peel=False)
+    phased = split_phases(family.nest)
+    if phased is not None:
+        nest, dim = phased
+        yield replace(family, nest=nest, inner=family.inner // nest.extents[dim], rolled=dim)
 
 
 def _families(nest: Nest, max_pixels: int, compact: bool) -> Iterator[Family]:

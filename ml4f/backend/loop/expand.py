@@ -168,6 +168,8 @@ class Expansion:
         if trim:
             self._reduction_loop(level, env, accumulators, Position(0, 1, 0), None)
             return
+        if max(count for _, count in segments) > 1 and not self.products.all_exist(env, dim):
+            segments = ((self.nest.extents[dim], 1),)
         for index, (start, step, count) in enumerate(steps_of(segments)):
             if count == 1:
                 position = Position(start, step, index, self._terms(dim, ()))

@@ -181,7 +181,8 @@ Segments = tuple[tuple[int, int], ...]
 class Schedule:
     """How a nest is executed. Every dim occurs once in `loops`, parallel dims before reduction dims.
 
-    loops        outer to inner; each segment's step is the extent of the tile (parallel) or unrolled body (reduction)
+    loops        outer to inner; each segment's step is the extent of the tile (parallel) or unrolled body (reduction);
+                 in a tile that lacks terms a guarded reduction dim is no loop, its points are unrolled
     tile         parallel dims in the order in which a k-step visits its accumulators, outermost first
     unroll       reduction dims in the order in which the body visits its terms, outermost first
     order        explicit order of the points of a dim inside the body (stride-2 taps: even ones first)

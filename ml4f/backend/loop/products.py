@@ -83,6 +83,20 @@ class Products:
                 return False
         return True
 
+    def all_exist(self, env: Environment, dim: str) -> bool:
+        """Whether guards that mention a reduction dim hold in the whole tile: else there is no loop over its points."""
+        for i, guard in enumerate(self.nest.guards):
+            if i in self.trimmed or not guard.expr.mentions(dim):
+                continue
+            least = most = guard.expr.constant
+            for d, coefficient in guard.expr.terms:
+                start, step = (env[d].start, env[d].step) if d in self.nest.parallel_dims else (0, self.nest.extents[d])
+                ends = coefficient * start, coefficient * (start + step - 1)
+                least, most = least + min(ends), most + max(ends)
+            if least < 0 or most >= guard.extent:
+                return False
+        return True
+
     def _chunk(
         self,
         env: Environment,

@@ -210,6 +210,29 @@ def split_taps(nest: Nest) -> Nest | None:
     return None
 
 
+def split_phases(nest: Nest) -> tuple[Nest, str] | None:
+    """The same nest with guarded taps split by their remainder of the stride, and the dim of the remainders; or None.
+
+    Neighbouring pixels share inputs among the taps of equal remainder: a loop over remainders keeps that.
+    """
+    pixel, _ = tile_dims(nest)
+    x = nest.by_role["x"].map
+    for dim in guarded_reductions(nest, trimmable(nest)):
+        tap, extent = x.coefficient(dim), nest.extents[dim]
+        stride = x.coefficient(pixel) if pixel is not None else 0
+        phases = stride // tap if tap and stride % tap == 0 else 1
+        if phases < 2 or extent % phases or extent < 2 * phases:
+            continue
+        taps = f"{dim}t"
+        reduction = [
+            r for d, n in nest.reduction for r in (((d, phases), (taps, extent // phases)) if d == dim else ((d, n),))
+        ]
+        operands = tuple(replace(o, map=_split_map(o.map, dim, taps, phases)) for o in nest.operands)
+        guards = tuple(replace(g, expr=_split_map(g.expr, dim, taps, phases)) for g in nest.guards)
+        return replace(nest, reduction=tuple(reduction), operands=operands, guards=guards), dim
+    return None
+
+
 def _split_map(map_: Linear, dim: str, outer: str, inner: int) -> Linear:
     terms = [t for d, c in map_.terms for t in (((outer, c * inner), (d, c)) if d == dim else ((d, c),))]
     return Linear(tuple(terms), map_.constant)
@@ -230,23 +253,28 @@ def unroll_order(nest: Nest, pixel: str | None) -> list[str]:
     return sorted(nest.reduction_dims, key=lambda d: (shares_inputs(nest, d, pixel), -abs(x.coefficient(d))))
 
 
-def mac_schedule(nest: Nest, tiles: dict[str, int], points: int, *, use_trim: bool = True, **options: Any) -> Schedule:
+def mac_schedule(
+    nest: Nest, tiles: dict[str, int], points: int, *, use_trim: bool = True, rolled: str | None = None, **options: Any
+) -> Schedule:
     """A convolution-like nest with this tile and about `points` reduction points in the body.
 
-    Without `use_trim` vertical padding is peeled: each row whose taps differ gets code of its own.
+    Without `use_trim` vertical padding is peeled: each row whose taps differ gets code of its own. `rolled`: a guarded
+    reduction dim that is a loop of single points all the same, in tiles that lack none.
     """
     trim = trimmable(nest) if use_trim else None
     pixel, _ = tile_dims(nest, use_trim)
     order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
-    forced = guarded_reductions(nest, trim)
-    steps = unroll_steps(nest, order, points, forced)
+    forced = [d for d in guarded_reductions(nest, trim) if d != rolled]
+    steps = unroll_steps(nest, [d for d in order if d != rolled], points, forced)
     explicit = []
     for dim in order:
-        taps = reading_order(nest, dim, pixel, steps[dim])
+        taps = reading_order(nest, dim, pixel, steps.get(dim, 1))
         if taps is not None:
             explicit.append((dim, taps))
     if trim:
         steps[trim[1]] = 1
+    if rolled is not None:
+        steps[rolled] = 1
     return make_schedule(nest, tiles, steps, order, trim=trim, order=tuple(explicit), **options)
 
 
