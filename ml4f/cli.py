@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ml4f import __version__
 from ml4f.errors import InternalError, Ml4fError, UsageError
-from ml4f.garbage import no_garbage_collection
+from ml4f.garbage import no_collection_at_exit, no_garbage_collection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,7 +164,12 @@ def _compile_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool; returns the exit code: 0 fine, 1 the model's or input's fault, 2 wrong usage, 70 a bug of ours."""
+    """Run the tool; returns the exit code: 0 fine, 1 the model's or input's fault, 2 wrong usage, 70 a bug of ours.
+
+    Without `arguments` those of the process, which has nothing else to do then.
+    """
+    if arguments is None:
+        no_collection_at_exit()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words:
         build_parser().print_help(sys.stderr)
@@ -218,6 +223,7 @@ def _progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
+@no_garbage_collection()
 def compile_command(options: argparse.Namespace) -> None:
     """`ml4f compile`."""
     if (options.model is None) == (options.sample_model is None):
@@ -226,9 +232,8 @@ def compile_command(options: argparse.Namespace) -> None:
         raise UsageError(
             "--no-optimize takes one fixed schedule: it goes without --optimize, --max-flash and --max-ram"
         )
-    with no_garbage_collection():
-        from ml4f.compiler import Options, compile_model
-        from ml4f.frontend.free_shapes import FreeShapes
+    from ml4f.compiler import Options, compile_model
+    from ml4f.frontend.free_shapes import FreeShapes
     from ml4f.output import check_directory, write_all
     from ml4f.report import summary
 

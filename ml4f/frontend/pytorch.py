@@ -7,7 +7,6 @@ pickles (.pt, .pth) are not read, as loading one runs code from it.
 from __future__ import annotations
 
 import io
-import logging
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -89,6 +88,8 @@ def _torch(subject: str) -> Iterator[Any]:
             f"{subject}: PyTorch programs need torch and onnxscript: pip install 'ml4f[pytorch]'; or export the model "
             f"with torch.onnx.export(…, dynamo=True) where they are installed ({error})"
         ) from None
+    import logging
+
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

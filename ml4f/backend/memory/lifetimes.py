@@ -187,7 +187,8 @@ def holes(first: Life, second: Life, low: int, high: int) -> list[tuple[int, int
 def _survivors(first: Life, second: Life, differences: np.ndarray) -> list[int]:
     """The differences that samples of the second buffer's words, a few and then more, do not rule out."""
     for count in SAMPLES:
-        sample = np.unique(np.linspace(0, len(second.born) - 1, count).astype(np.int64))
+        words = len(second.born)
+        sample = np.linspace(0, words - 1, min(count, words)).astype(np.int64)
         place = sample[None, :] + differences[:, None]
         inside = (place >= 0) & (place < len(first.born))
         place = np.where(inside, place, 0)
