@@ -6,14 +6,15 @@ The state that all parts of an expansion share: the builder, and what has been l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from ml4f.backend.loop.bit_patterns import keeps_bits
 from ml4f.backend.loop.builder import Address, Builder, ScheduleError, Terms, Value, runs, summed
 from ml4f.backend.loop.nest import Nest, Schedule
-from ml4f.backend.loop.packing import WeightLayout, weight_layout
+from ml4f.backend.loop.packing import WORD, WeightLayout, weight_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,23 @@ Environment = dict[str, Position]
 Point = tuple[int, ...]
 
 
+class Access(NamedTuple):
+    """Where one factor of a body's terms lies: `base` and what reduction point and accumulator add to it, in bytes."""
+
+    operand: int
+    base: int
+    terms: Terms
+    of_point: Callable[[Mapping[str, int]], int]
+    of_key: Callable[[Point], int]
+
+    def address(self, offset: int) -> Address:
+        return Address(self.operand, offset, self.terms)
+
+    def of(self, point: Mapping[str, int], key: Point) -> Address:
+        """The address of one term."""
+        return self.address(self.base + self.of_point(point) + self.of_key(key))
+
+
 class Operands:
     """The operands of `nest` under `schedule`, loaded with `builder`."""
 
@@ -50,6 +68,7 @@ class Operands:
         self.skewed: Terms = ()
         """How the points of the skewed reduction dim change with the loop around."""
         self.index = {o.role: i for i, o in enumerate(nest.operands)}
+        self._tile_offsets: dict[str, dict[Point, int]] = {o.role: {} for o in nest.operands}
 
     # -- addresses
 
@@ -79,16 +98,18 @@ class Operands:
             filters *= position.step
         return offset, tuple(terms), filters
 
-    def x_address(self, env: Environment, point: dict[str, int], key: Point) -> Address:
-        """Where the input of one term lies."""
-        base, terms = self.base_address("x", env)
-        map_ = self.nest.by_role["x"].map
-        base += sum(4 * map_.coefficient(d) * o for d, o in point.items())
-        base += sum(4 * map_.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True))
-        return Address(self.index["x"], base, terms)
+    def access(self, role: str, env: Environment) -> Access:
+        """An operand that is not packed, at the terms of a body."""
+        base, terms = self.base_address(role, env)
+        map_ = self.nest.by_role[role].map
 
-    def weight_addressing(self, env: Environment) -> Callable[[dict[str, int], Point], Address]:
-        """Where the packed weight of a term lies: a function of its reduction point and accumulator."""
+        def of_point(point: Mapping[str, int]) -> int:
+            return sum([4 * map_.coefficient(d) * o for d, o in point.items()])
+
+        return Access(self.index[role], base, terms, of_point, partial(self.tile_offset, role))
+
+    def packed_access(self, env: Environment) -> Access:
+        """The packed weights at the terms of a body."""
         layout = self.layout
         assert layout is not None
         offset, terms, filters = self.weight_base(env)
@@ -100,44 +121,39 @@ class Operands:
             position = env[dim]
             offset += position.start * stride * filters * size
             all_terms += [(v, s * stride * filters * size) for v, s in position.terms]
-        all_terms = list(summed(all_terms)) if self.skewed else all_terms
+        all_terms = summed(all_terms) if self.skewed else tuple(all_terms)
         if size == 2 and any(s % 4 for _, s in all_terms):
             raise ScheduleError("float16 weights need loops that advance by whole words")
-        steps = {d: env[d].step for d in layout.tile}
-        frozen, operand = tuple(all_terms), self.index["w"]
-        places = {d: self.nest.parallel_dims.index(d) for d in layout.tile}
-        indices: dict[Point, int] = {}
+        ranks = [(dim, stride, layout.positions[dim]) for dim, stride in layout.rank_strides.items()]
 
-        def address(point: dict[str, int], key: Point) -> Address:
+        def of_point(point: Mapping[str, int]) -> int:
             rank = 0
-            for dim, stride in layout.rank_strides.items():
-                positions = layout.positions[dim]
+            for dim, stride, positions in ranks:
                 rank += stride * (point[dim] if positions is None else positions[point[dim]])
-            index = indices.get(key)
-            if index is None:
-                index = indices[key] = layout.tile_index(steps, {d: key[i] for d, i in places.items()})
-            return Address(operand, offset + (rank * filters + index) * size, frozen)
+            return rank * filters * size
 
-        return address
+        return Access(self.index["w"], offset, all_terms, of_point, self._block_offsets(env, size))
 
-    def factor_addressing(self, env: Environment) -> Callable[[dict[str, int], Point], Address]:
-        """Where the second factor of a term lies that is computed, and so not packed."""
-        base, terms = self.base_address("v", env)
-        map_, operand, dims = self.nest.by_role["v"].map, self.index["v"], self.nest.parallel_dims
+    def _block_offsets(self, env: Environment, size: int) -> Callable[[Point], int]:
+        """Where in a block the element of a filter lies, from the first one's, in elements of `size` bytes."""
+        layout, dims = self.layout, self.nest.parallel_dims
+        assert layout is not None
+        steps = {d: env[d].step for d in layout.tile}
+        places = {d: dims.index(d) for d in layout.tile}
+        return lambda key: size * layout.tile_index(steps, {d: key[i] for d, i in places.items()})
 
-        def address(point: dict[str, int], key: Point) -> Address:
-            offset = base + sum(4 * map_.coefficient(d) * o for d, o in point.items())
-            offset += sum(4 * map_.coefficient(d) * o for d, o in zip(dims, key, strict=True))
-            return Address(operand, offset, terms)
-
-        return address
+    def tile_offset(self, role: str, key: Point) -> int:
+        """Bytes from an operand's element of a tile's first point to that of another point."""
+        known = self._tile_offsets[role]
+        if key not in known:
+            map_ = self.nest.by_role[role].map
+            known[key] = sum(4 * map_.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True))
+        return known[key]
 
     def point_address(self, role: str, env: Environment, key: Point) -> Address:
         """Where the element of an operand lies that belongs to a point of the tile."""
         base, terms = self.base_address(role, env)
-        map_ = self.nest.by_role[role].map
-        offset = base + sum(4 * map_.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True))
-        return Address(self.index[role], offset, terms)
+        return Address(self.index[role], base + self.tile_offset(role, key), terms)
 
     # -- loads
 
@@ -183,20 +199,19 @@ class Operands:
 
     # -- accumulators' first values
 
-    def bias(self, env: Environment, key: Point) -> Value:
+    def biases(self, env: Environment) -> Callable[[Point], Value]:
         """The bias of an accumulator, loaded once a tile; in front of its block when weights are packed."""
-        dims = self.nest.parallel_dims
-        if self.layout is not None:
-            offset, terms, _ = self.weight_base(env)
-            steps = {d: env[d].step for d in self.layout.tile}
-            index = self.layout.tile_index(steps, {d: key[dims.index(d)] for d in self.layout.tile})
-            return self.cached_load(Address(self.index["w"], offset + 4 * index, terms))
-        return self.operand("bias", env, key)
+        if self.layout is None:
+            return lambda key: self.operand("bias", env, key)
+        offset, terms, _ = self.weight_base(env)
+        operand, within = self.index["w"], self._block_offsets(env, WORD)
+        return lambda key: self.cached_load(Address(operand, offset + within(key), terms))
 
-    def initial(self, env: Environment, key: Point) -> Value:
+    def firsts(self, env: Environment) -> Callable[[Point], Value]:
         """What an accumulator holds that has no term yet."""
-        if self.nest.has("bias"):
-            return self.bias(env, key)
+        return self.biases(env) if self.nest.has("bias") else lambda key: self._neutral()
+
+    def _neutral(self) -> Value:
         if self.bits:
             return self.b.int_constant(0)
         name = ("initial", self.nest.initial)
@@ -206,6 +221,7 @@ class Operands:
 
     def start(self, env: Environment, accumulators: dict[Point, Value]) -> None:
         """Gives accumulators that nothing has joined yet their first values."""
-        for key, value in accumulators.items():
-            if value is None:
-                accumulators[key] = self.initial(env, key)
+        missing = [key for key, value in accumulators.items() if value is None]
+        if missing:
+            first = self.firsts(env)
+            accumulators.update([(key, first(key)) for key in missing])

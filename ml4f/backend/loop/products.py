@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 from ml4f.backend.loop.builder import Address, Value
 from ml4f.backend.loop.nest import Nest, Schedule
-from ml4f.backend.loop.operands import Environment, Operands, Point
+from ml4f.backend.loop.operands import Access, Environment, Operands, Point
 
 CONVERTED_FIRST = 2
 """float16 weights that are widened before the first product, which would wait for the conversion of a single one."""
+
+Term = tuple[Point, int, int]
+"""(accumulator, offset of the input, offset of the weight)."""
 
 
 class Products:
@@ -22,36 +25,35 @@ class Products:
         self.nest: Nest = operands.nest
         self.schedule: Schedule = operands.schedule
         trim = self.schedule.trim
-        self.trimmed = {i for i, g in enumerate(self.nest.guards) if trim and g.expr.mentions(trim[1])}
+        self.guards = [g for g in self.nest.guards if not (trim and g.expr.mentions(trim[1]))]
+        """Those that are not left to the bounds of a loop."""
+        joins = {"max": self.b.imax if operands.bits else self.b.fmax, "min": self.b.fmin, "mul": self.b.fmul}
+        self.join: Callable[[Value, Value], Value] = joins.get(self.nest.combine, self.b.fadd)
 
     def body(self, env: Environment, accumulators: dict[Point, Value]) -> None:
         """The terms of all reduction points of the body, k-step by k-step."""
         operands = self.operands
-        x_base, x_terms = operands.base_address("x", env)
-        x_index, x_map = operands.index["x"], self.nest.by_role["x"].map
-        parallel_offsets = [
-            (key, sum(4 * x_map.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True)))
-            for key in accumulators
-        ]
-        weight = operands.weight_addressing(env) if operands.layout is not None else None
+        x = operands.access("x", env)
+        w = operands.packed_access(env) if operands.layout is not None else None
         if self.nest.has("v"):
-            weight = operands.factor_addressing(env)
+            w = operands.access("v", env)
+        placed = [(key, x.of_key(key), w.of_key(key) if w is not None else 0) for key in accumulators]
         for k_step in self._k_steps(env):
-            terms: list[tuple[Point, Address, Address | None]] = []
+            terms: list[Term] = []
             for point in k_step:
-                x_point = x_base + sum(4 * x_map.coefficient(d) * o for d, o in point.items())
-                for key, x_offset in parallel_offsets:
-                    if not self.exists(env, point, key):
-                        continue
-                    x = Address(x_index, x_point + x_offset, x_terms)
-                    terms.append((key, x, weight(point, key) if weight is not None else None))
+                x_point = x.base + x.of_point(point)
+                w_point = w.base + w.of_point(point) if w is not None else 0
+                here = [p for p in placed if self.exists(env, point, p[0])] if self.guards else placed
+                terms += [(key, x_point + x_offset, w_point + w_offset) for key, x_offset, w_offset in here]
             for role in self.schedule.early:
-                addresses = (x if role == "x" else w for _, x, w in terms)
-                operands.load_all(role, (a for a in addresses if a is not None), operands.kind)
+                if role == "x":
+                    operands.load_all(role, map(x.address, _distinct(t[1] for t in terms)), operands.kind)
+                elif w is not None:
+                    operands.load_all(role, map(w.address, _distinct(t[2] for t in terms)), operands.kind)
             chunks = -(-len(terms) // (self.schedule.chunk or max(len(terms), 1)))
             for i in range(chunks):
                 part = terms[i * len(terms) // chunks : (i + 1) * len(terms) // chunks]
-                self._chunk(env, part, accumulators)
+                self._chunk(env, part, x, w, accumulators)
 
     def _k_steps(self, env: Environment) -> list[list[dict[str, int]]]:
         """The body's reduction points, grouped into k-steps."""
@@ -72,8 +74,8 @@ class Products:
 
     def exists(self, env: Environment, point: dict[str, int], key: Point, ignore: str | None = None) -> bool:
         """Whether all guards (but those that mention `ignore`) hold for this term, in all iterations of the segment."""
-        for i, guard in enumerate(self.nest.guards):
-            if i in self.trimmed or (ignore is not None and guard.expr.mentions(ignore)):
+        for guard in self.guards:
+            if ignore is not None and guard.expr.mentions(ignore):
                 continue
             value = guard.expr.constant
             for dim, coefficient in guard.expr.terms:
@@ -98,39 +100,40 @@ class Products:
         return True
 
     def _chunk(
-        self,
-        env: Environment,
-        terms: list[tuple[Point, Address, Address | None]],
-        accumulators: dict[Point, Value],
+        self, env: Environment, terms: list[Term], x: Access, w: Access | None, accumulators: dict[Point, Value]
     ) -> None:
-        """Loads what the products of a chunk need in one chain, then the products."""
+        """Loads what the products of a chunk need in one chain, then the products, each joining its accumulator.
+
+        The first term of an accumulator takes the place of the initial value.
+        """
         operands = self.operands
-        weights = list(dict.fromkeys(w for _, _, w in terms if w is not None))
-        if operands.layout is not None and operands.layout.element_bytes == 2:
+        inputs = [x.address(offset) for offset in _distinct(t[1] for t in terms)]
+        weights = [w.address(offset) for offset in _distinct(t[2] for t in terms)] if w is not None else []
+        halves = w is not None and operands.layout is not None and operands.layout.element_bytes == 2
+        if halves:
             for address in weights[:CONVERTED_FIRST]:
                 if Address(address.operand, address.offset & ~3, address.terms) in operands.cache:
                     operands.weight(address)
-        operands.load_all("x", (x for _, x, _ in terms), operands.kind)
-        if weights:
-            operands.load_all("w", weights, operands.kind)
+        operands.load_all("x", inputs, operands.kind)
+        operands.load_all("w", weights, operands.kind)
+        if halves:
             for address in weights[:CONVERTED_FIRST]:
                 operands.weight(address)
-        for key, x, w in terms:
-            value = operands.cache[x] if w is None else self.b.fmul(operands.cache[x], operands.weight(w))
-            self._accumulate(env, accumulators, key, value)
+        x_values = {address.offset: operands.cache[address] for address in inputs}
+        w_values = {address.offset: operands.cache[address] for address in weights} if not halves else {}
+        starting = self.nest.has("bias") and any(value is None for value in accumulators.values())
+        bias = operands.biases(env) if starting else None
+        multiply, join = self.b.fmul, self.join
+        for key, x_offset, w_offset in terms:
+            value = x_values[x_offset]
+            if w is not None:
+                factor = operands.weight(w.address(w_offset)) if halves else w_values[w_offset]
+                value = multiply(value, factor)
+            previous = accumulators[key]
+            if previous is None and bias is not None:
+                previous = bias(key)
+            accumulators[key] = value if previous is None else join(previous, value)
 
-    def _accumulate(self, env: Environment, accumulators: dict[Point, Value], key: Point, value: Value) -> None:
-        """Lets a term join its accumulator; the first one takes the place of the initial value."""
-        previous = accumulators[key]
-        if previous is None and self.nest.has("bias"):
-            previous = self.operands.bias(env, key)
-        if previous is None:
-            accumulators[key] = value
-        elif self.nest.combine == "max":
-            accumulators[key] = self.b.imax(previous, value) if self.operands.bits else self.b.fmax(previous, value)
-        elif self.nest.combine == "min":
-            accumulators[key] = self.b.fmin(previous, value)
-        elif self.nest.combine == "mul":
-            accumulators[key] = self.b.fmul(previous, value)
-        else:
-            accumulators[key] = self.b.fadd(previous, value)
+
+def _distinct(values: Iterable[int]) -> list[int]:
+    return list(dict.fromkeys(values))

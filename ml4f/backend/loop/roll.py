@@ -84,14 +84,15 @@ class _Walk:
     def preload(self) -> None:
         """All weights of the tile and its biases, once."""
         e, env = self.e, {**self.env, self.geometry.outer: Position(0, 1, 0)}
-        self.weight_address = self.operands.weight_addressing(env)
+        self.weights = self.operands.packed_access(env)
+        self.first = self.operands.firsts(env)
         if e.nest.has("bias"):
             for key in self.points:
-                self.operands.bias(env, key)
+                self.first(key)
         for tap in range(self.geometry.taps):
             for point in self.others():
                 for key in self.points:
-                    self.operands.load_all("w", [self.weight_address({**point, self.geometry.inner: tap}, key)], "f32")
+                    self.operands.load_all("w", [self.weights.of({**point, self.geometry.inner: tap}, key)], "f32")
 
     def others(self) -> list[dict[str, int]]:
         """The points of the remaining reduction dims."""
@@ -114,18 +115,15 @@ class _Walk:
     def loop(self, first: int, trips: int, sums: dict[Key, Any]) -> dict[Key, Any]:
         e, g = self.e, self.geometry
         keys = [(d, p) for d in range(g.lookahead) for p in self.points]
-        inits = [sums[k] if sums.get(k) is not None else self.initial(k) for k in keys]
+        inits = [sums[k] if sums.get(k) is not None else self.first(k[1]) for k in keys]
         outer = dict(self.operands.cache)
         variable, carried = e.b.begin_loop(trips, None, None, inits, g.outer)
         inner = dict(zip(keys, carried, strict=True))
         for j in range(self.unrolled):
             inner = self.beat(first + j, ((variable, self.unrolled),), inner)
-        results = e.b.end_loop([inner[k] if inner.get(k) is not None else self.initial(k) for k in keys])
+        results = e.b.end_loop([inner[k] if inner.get(k) is not None else self.first(k[1]) for k in keys])
         self.operands.cache = outer
         return dict(zip(keys, results, strict=True))
-
-    def initial(self, key: Key) -> Any:
-        return self.operands.initial({**self.env, self.geometry.outer: Position(0, 1, 0)}, key[1])
 
     def beat(self, beat: int, terms: Any, sums: dict[Key, Any]) -> dict[Key, Any]:
         """The rows of one beat; returns the partial sums, renumbered for the next beat."""
@@ -148,6 +146,7 @@ class _Walk:
     def row(self, env: Environment, beat: int, tap: int, sums: dict[Key, Any]) -> None:
         """Loads one input row of the tile in short chains and adds its products to every output row it feeds."""
         g, e = self.geometry, self.e
+        inputs = self.operands.access("x", env)
         products: list[tuple[Any, Key, Any]] = []
         for d in range(g.lookahead + 1):
             own = tap - g.stride * d
@@ -156,8 +155,8 @@ class _Walk:
             for point in self.others():
                 for key in self.points:
                     if self.e.products.exists(env, point, key, ignore=g.inner):
-                        x = self.operands.x_address(env, {**point, g.inner: tap}, key)
-                        products.append((x, (d, key), self.weight_address({**point, g.inner: own}, key)))
+                        x = inputs.of({**point, g.inner: tap}, key)
+                        products.append((x, (d, key), self.weights.of({**point, g.inner: own}, key)))
         addresses = sorted({x for x, _, _ in products}, key=lambda a: a.offset)
         size = e.schedule.chunk or len(addresses) or 1
         for i in range(0, len(addresses), size):
@@ -169,7 +168,7 @@ class _Walk:
                     value = e.b.fmul(self.operands.cache[x], self.operands.weight(w))
                     previous = sums.get(key)
                     if previous is None and e.nest.has("bias"):
-                        previous = self.operands.bias(env, key[1])
+                        previous = self.first(key[1])
                     sums[key] = value if previous is None else e.b.fadd(previous, value)
         for x in addresses:
             del self.operands.cache[x]
