@@ -87,8 +87,8 @@ class Products:
 
     def all_exist(self, env: Environment, dim: str) -> bool:
         """Whether guards that mention a reduction dim hold in the whole tile: else there is no loop over its points."""
-        for i, guard in enumerate(self.nest.guards):
-            if i in self.trimmed or not guard.expr.mentions(dim):
+        for guard in self.guards:
+            if not guard.expr.mentions(dim):
                 continue
             least = most = guard.expr.constant
             for d, coefficient in guard.expr.terms:
