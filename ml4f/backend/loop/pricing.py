@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
+from math import frexp, isfinite
 from typing import Any
 
 from ml4f.backend.loop.addressing import MAX_POINTERS
-from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError
+from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
 from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
@@ -64,6 +65,16 @@ class Number(int):
     """A value of the estimator; a plain int is an immediate operand."""
 
 
+_NUMBERS: list[Number] = []
+"""The first numbers, which every estimator uses again."""
+
+
+def _number(value: int) -> Number:
+    while value >= len(_NUMBERS):
+        _NUMBERS.append(Number(len(_NUMBERS)))
+    return _NUMBERS[value]
+
+
 Group = tuple[int, tuple[int, ...]]
 """Accesses that share a pointer: the operand, and the strides of the enclosing loops."""
 
@@ -73,6 +84,8 @@ class _Loop:
     """What is known about an open loop: cycles of one round, and which bytes each pointer group spans."""
 
     count: float
+    first: int = 0
+    """The first value that is made inside."""
     cycles: float = 0.0
     outer_uses: set[Number] = field(default_factory=set)
     spans: dict[Group, list[int]] = field(default_factory=dict)
@@ -97,11 +110,15 @@ class Estimator:
         """
         self._result = -1
         self._dependent = 0
-        self._values: list[tuple[int, str, int]] = []
-        """(clock of the definition, file, loop depth) by value."""
+        self._defined: list[int] = []
+        self._files: list[str] = []
         self._last: list[int] = []
+        """By value the clock of its definition, its file, and the clock of its last use."""
         self._clock = 0
         self._level = 0
+        self._inside = 0
+        """The first value of the innermost loop: those before it come from outside."""
+        self._strides: dict[Terms, tuple[int, ...]] = {}
         self._loops: list[_Loop] = [_Loop(1)]
         self._loop = self._loops[0]
         self._in_chain = False
@@ -114,15 +131,20 @@ class Estimator:
     # -- bookkeeping
 
     def _define(self, file: str) -> Number:
-        self._values.append((self._clock, file, self._level))
+        self._defined.append(self._clock)
+        self._files.append(file)
         self._last.append(self._clock)
-        return Number(len(self._last) - 1)
+        return _number(len(self._last) - 1)
 
     def _use(self, value: int) -> None:
-        depth = self._values[value][2]
-        if depth < self._level:
-            self._loops[depth + 1].outer_uses.add(value)  # pyright: ignore[reportArgumentType]
+        if value < self._inside:
+            self._use_inside(value)
         self._last[value] = self._clock
+
+    def _use_inside(self, value: int) -> None:
+        """Notes with the outermost loop around a use and not its definition that it has the value all along."""
+        outermost = next(loop for loop in self._loops if loop.first > value)
+        outermost.outer_uses.add(_number(value))
 
     def _op(self, cycles: float, code: int, file: str, *operands: Any) -> Number:
         self._clock += 1
@@ -147,56 +169,44 @@ class Estimator:
 
     def _float(self, cycles: float, *operands: int) -> Number:
         """A float operation of one instruction."""
-        clock = self._clock = self._clock + 1
-        level, values, last = self._level, self._values, self._last
-        waits = False
-        for operand in operands:
-            depth = values[operand][2]
-            if depth < level:
-                self._loops[depth + 1].outer_uses.add(operand)  # pyright: ignore[reportArgumentType]
-            last[operand] = clock
-            if operand == self._result:
-                waits = True
-        cycles += self._wait(waits)
-        self._stored = False
-        self._loop.cycles += cycles
-        self.code += 4
-        self._in_chain = False
-        values.append((clock, "s", level))
-        last.append(clock)
-        made = len(last) - 1
+        made = self._op(cycles, 4, "s", *operands)
         self._result = made
-        return Number(made)
+        return made
 
     # -- memory
 
-    def _touch(self, address: Address, size: int = 4, multiple: bool = False) -> None:
+    def _touch(self, address: Address, size: int = 4, multiple: bool = False) -> Group:
         """Notes an access; a jump between multiple loads of one pointer costs an addition."""
         operand, offset, terms = address
-        key = (operand, tuple([stride for _, stride in terms]))
+        strides = self._strides.get(terms)
+        if strides is None:
+            strides = self._strides[terms] = tuple([stride for _, stride in terms])
+        key = (operand, strides)
+        loop = self._loop
         if not multiple:
-            self._loop.still.add(key)
-        span = self._loop.spans.get(key)
+            loop.still.add(key)
+        span = loop.spans.get(key)
         if span is None:
-            self._loop.spans[key] = [offset, offset + size]
+            loop.spans[key] = [offset, offset + size]
         elif offset < span[0]:
             span[0] = offset
         elif offset + size > span[1]:
             span[1] = offset + size
+        return key
 
-    def load(self, address: Address, kind: str) -> int:
+    def load(self, address: Address, kind: str) -> Number:
         chained = self._in_chain
-        self._touch(address)
+        key = self._touch(address)
         single = kind == "f32"
-        value = self._op(1 if chained else 2, 4 if single else self._core_bytes(address), "s" if single else "r")
+        value = self._op(1 if chained else 2, 4 if single else self._core_bytes(address, key), "s" if single else "r")
         self._in_chain = True
         return value
 
-    def load_byte(self, address: Address) -> int:
+    def load_byte(self, address: Address) -> Number:
         self._touch(address)
         return self._op(2, 4, "i")
 
-    def load_multiple(self, address: Address, count: int) -> Sequence[int]:
+    def load_multiple(self, address: Address, count: int) -> Sequence[Number]:
         self._touch(address, 4 * count, True)
         place = (address.operand, address.terms)
         moved = self._multiple_end.get(place, address.offset) != address.offset
@@ -204,18 +214,16 @@ class Estimator:
         first = self._op(1 + count + (1 if moved else 0), 4 + CORE_BYTES if moved else 4, "s")
         return [first, *(self._define("s") for _ in range(count - 1))]
 
-    def store(self, address: Address, value: int) -> None:
-        self._touch(address)
-        single = self._values[value][1] == "s"
-        self._op(2 if single else 1, 4 if single else self._core_bytes(address), "none", value)
+    def store(self, address: Address, value: Number) -> None:
+        key = self._touch(address)
+        single = self._files[value] == "s"
+        self._op(2 if single else 1, 4 if single else self._core_bytes(address, key), "none", value)
 
-    def _core_bytes(self, address: Address) -> int:
+    def _core_bytes(self, address: Address, key: Group) -> int:
         """Bytes of a load or store of a core register, of which those far from the first access are wide."""
-        operand, offset, terms = address
-        span = self._loop.spans[(operand, tuple([stride for _, stride in terms]))]
-        return CORE_BYTES if offset - span[0] < NEAR else 4
+        return CORE_BYTES if address.offset - self._loop.spans[key][0] < NEAR else 4
 
-    def store_multiple(self, address: Address, values: Sequence[int]) -> None:
+    def store_multiple(self, address: Address, values: Sequence[Number]) -> None:
         self._touch(address, 4 * len(values), True)
         place = (address.operand, address.terms)
         moved = self._multiple_end.get(place, address.offset) != address.offset
@@ -241,14 +249,15 @@ class Estimator:
         for value in (*inits, trip_count, lower):
             if type(value) is Number:
                 self._use(value)
-        self._loop = _Loop(float(count) if count is not None else self._dynamic_count)
+        self._loop = _Loop(float(count) if count is not None else self._dynamic_count, len(self._last))
         self._loops.append(self._loop)
+        self._inside = self._loop.first
         self._level += 1
         self._clock += 1
         variable = self._define("i")
         self._in_chain = False
         self._multiple_end = {}
-        return variable, [self._define(self._values[v][1]) for v in inits]
+        return variable, [self._define(self._files[v]) for v in inits]
 
     def end_loop(self, yields: Sequence[int]) -> Sequence[int]:
         self._clock += 1
@@ -259,6 +268,7 @@ class Estimator:
         loop.cycles += copies
         self.code += 4 * copies
         self._loop = outer = self._loops[-1]
+        self._inside = outer.first
         self._level -= 1
         pointers = sum(min(-(-(high - low) // POINTER_SPAN), MAX_POINTERS) for low, high in loop.spans.values())
         self._core_need = max(self._core_need, pointers + len(self._loops))
@@ -276,7 +286,7 @@ class Estimator:
         self._clock += 1
         self._in_chain = False
         self._multiple_end = {}
-        return [self._define(self._values[v][1]) for v in yields]
+        return [self._define(self._files[v]) for v in yields]
 
     # -- arithmetic
 
@@ -287,23 +297,28 @@ class Estimator:
     def int_constant(self, x: int) -> int:
         return self._op(1, 4, "r")
 
-    def fadd(self, a: int, b: int) -> int:
+    def fadd(self, a: Number, b: Number) -> Number:
         """As `_float` with two operands: most of what is priced, so written out."""
         clock = self._clock = self._clock + 1
-        level, values, last = self._level, self._values, self._last
-        for operand in (a, b):
-            depth = values[operand][2]
-            if depth < level:
-                self._loops[depth + 1].outer_uses.add(operand)  # pyright: ignore[reportArgumentType]
-            last[operand] = clock
-        dependent = self._dependent = self._dependent + 1 if self._result in (a, b) else 0
-        self._loop.cycles += 2 if dependent > (0 if self._sequential else 1) else 1
+        inside, last, result = self._inside, self._last, self._result
+        if a < inside:
+            self._use_inside(a)
+        if b < inside:
+            self._use_inside(b)
+        last[a] = last[b] = clock
+        loop = self._loop
+        if a == result or b == result:
+            loop.cycles += 1 + self._wait(True)
+        else:
+            self._dependent = 0
+            loop.cycles += 1
         self.code += 4
-        self._in_chain = False
-        values.append((clock, "s", level))
+        self._in_chain = self._stored = False
+        self._defined.append(clock)
+        self._files.append("s")
+        made = self._result = len(last)
         last.append(clock)
-        made = self._result = len(last) - 1
-        return Number(made)
+        return _NUMBERS[made] if made < len(_NUMBERS) else _number(made)
 
     fsub = fmul = fadd
 
@@ -377,8 +392,7 @@ class Estimator:
 
     def _copies(self, loop: _Loop) -> int:
         """How many operands of selections in a loop's body are needed afterwards, or in the next round."""
-        level = self._level
-        return sum(self._last[v] > clock or self._values[v][2] < level for v, clock in loop.ties)
+        return sum(self._last[v] > clock or v < loop.first for v, clock in loop.ties)
 
     def iselect(self, predicate: str, a: int, b: Any, t: int, f: int) -> int:
         return self._op(3, 10, "s", a, t, f)
@@ -391,7 +405,7 @@ class Estimator:
     def peak(self, file: str) -> int:
         """The largest number of values of a register file that are alive at once."""
         change = [0] * (self._clock + 2)
-        for (defined, own, _), last in zip(self._values, self._last, strict=True):
+        for defined, own, last in zip(self._defined, self._files, self._last, strict=True):
             if own == file and last > defined:
                 change[defined] += 1
                 change[last] -= 1
@@ -415,9 +429,8 @@ class Estimator:
 
 def _short_float(x: float) -> bool:
     """Whether VMOV has an immediate for it: +-(16..31)/16 * 2^(-3..4)."""
-    if x == 0 or x != x or abs(x) == float("inf"):
-        return False
-    return any(abs(x) == m / 16 * 2.0**e for e in range(-3, 5) for m in range(16, 32))
+    mantissa, exponent = frexp(x)
+    return x != 0 and isfinite(x) and (32 * mantissa).is_integer() and -3 <= exponent - 1 <= 4
 
 
 class _ConstantRecorder(Estimator):
