@@ -17,13 +17,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ml4f.frontend.importer import Importer, Node
+from ml4f.frontend.importer_recurrent import OPERATIONS
 from ml4f.frontend.keras_layers_recurrent import LSTM_ORDER
 from ml4f.reference import Reference
 
 TRIALS = 2
 TOLERANCE = 1e-4
 """Between the results of a Loop and those of a guess, which lie between -1 and 1 or are compared relatively."""
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 SQUASHING = {"Sigmoid": ("Sigmoid", ()), "HardSigmoid": ("HardSigmoid", (0.2, 0.5)), "Tanh": ("Tanh", ())}
 OTHERS = {"Relu": ("Relu", ()), "Softsign": ("Softsign", ()), "Softplus": ("Softplus", ()), "Elu": ("Elu", (1.0,))}
 LINEAR = ("Affine", (1.0, 0.0))
@@ -118,7 +118,7 @@ def _guesses(importer: Importer, parts: LoopParts, sequence: str, states: list[i
     arrays = [own.get(name, importer.const(name)) for name in sorted(names)]
     floats = [a for a in arrays if a is not None and a.dtype.kind == "f" and a.ndim]
     for kind in ("LSTM",) if len(states) == 2 else ("GRU", "RNN"):
-        width = GATES[kind] * units
+        width = OPERATIONS[kind][0].GATES * units
         kernels = [a for a in floats if a.shape == (features, width)]
         recurrent = [a for a in floats if a.shape == (units, width)]
         biases = [a for a in floats if a.shape in ((width,), (2, width))]
@@ -139,7 +139,7 @@ def _with_activations(
     both = np.zeros((2, w.shape[1]), np.float32)
     if bias is not None:
         both = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
-    gates = LSTM_ORDER if kind == "LSTM" else tuple(range(GATES[kind]))
+    gates = LSTM_ORDER if kind == "LSTM" else tuple(range(OPERATIONS[kind][0].GATES))
 
     def arranged(array: np.ndarray) -> np.ndarray:
         return np.concatenate([np.split(array, len(gates), axis=-1)[i] for i in gates], axis=-1).astype(np.float32)

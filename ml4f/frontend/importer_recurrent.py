@@ -1,4 +1,7 @@
-"""Handlers of LSTM, GRU and RNN: a recurrent operation for each direction, on sequences with a batch of 1."""
+"""Handlers of LSTM, GRU and RNN: a recurrent operation for each sequence of a batch and each direction.
+
+The operations of one direction have equal nests, which become kernels called once for every sequence.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, UnitAttr, f64, i64
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, UnitAttr, f32, f64, i64
 from xdsl.ir import Attribute, SSAValue
 
 from ml4f.dialects.nn import ActAttr, numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.dialects.nn.recurrent_ops import GruOp, LstmOp, RecurrentOp, RnnOp
 from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer_batches import MOST_IMAGES
 
 OPERATIONS: dict[str, tuple[type[RecurrentOp], tuple[str, ...]]] = {
     "LSTM": (LstmOp, ("Sigmoid", "Tanh", "Tanh")),
@@ -45,10 +49,11 @@ def recurrent(importer: Importer, node: Node) -> None:
 
 @dataclass(frozen=True)
 class _Result:
-    """One direction's result: rows of units, the whole sequence in front if it is wanted."""
+    """What one direction makes of one sequence: rows of units, one for every step in front if they are wanted."""
 
     value: SSAValue
     backwards: bool
+    steps: int
 
 
 class _Recurrent:
@@ -64,9 +69,15 @@ class _Recurrent:
             raise NotSupported(f"the direction '{direction}'; forward, reverse and bidirectional exist")
         self.backwards = DIRECTIONS[direction]
         self.batch_first = bool(node.get("layout", 0))
+        shape = importer.shape(self.inputs[0])
+        if len(shape) != 3:
+            raise NotSupported("the input has three dimensions: steps, batch, features")
+        self.steps, self.batch = (shape[1], shape[0]) if self.batch_first else shape[:2]
+        if self.batch > MOST_IMAGES:
+            raise NotSupported(f"a batch of {self.batch}; at most {MOST_IMAGES} sequences are supported")
 
     def run(self) -> None:
-        x = self.sequence()
+        sequences = self.sequences()
         weights = [self.constant(index) for index in (1, 2)]
         units = weights[1].shape[-1]
         gates = self.kind.GATES
@@ -75,30 +86,45 @@ class _Recurrent:
         activations = self.activations()
         results = []
         for index, backwards in enumerate(self.backwards):
-            made = self.direction(x, index, units, weights, activations[index])
-            results.append(_Result(made, backwards))
-        self.finish(results, x, units)
+            row = []
+            for number, x in enumerate(sequences):
+                made = self.direction(x, (index, number), units, weights, activations[index])
+                row.append(_Result(made, backwards, nn.shape_of(x)[0]))
+            results.append(row)
+        self.finish(results, units)
 
     # Inputs
 
-    def sequence(self) -> SSAValue:
-        """x as [steps, inputs]."""
-        x = self.importer.in_order(self.importer.tensor(self.inputs[0]))
-        if len(x.shape) != 3:
-            raise NotSupported("the input has three dimensions: steps, batch, features")
-        steps, batch = (x.shape[1], x.shape[0]) if self.batch_first else x.shape[:2]
-        if batch != 1:
-            raise NotSupported(f"a batch of {batch}; export the model with a batch of 1")
-        lengths = self.inputs[4]
-        if lengths:
-            known = self.importer.const(lengths)
-            if known is None or np.any(known != steps):
-                raise NotSupported("sequence_lens that are not the length of the input; leave them out")
+    def sequences(self) -> list[SSAValue]:
+        """Each sequence as [its steps, inputs]."""
         if self.node.get("clip") is not None:
             raise NotSupported("the attribute clip; export the model without it")
         if self.node.get("input_forget", 0):
             raise NotSupported("coupled input and forget gates")
-        return self.importer.reshaped(x.value, (steps, x.shape[2]))
+        x = self.importer.in_order(self.importer.tensor(self.inputs[0]))
+        features = x.shape[2]
+        if self.batch_first:
+            rows = self.importer.reshaped(x.value, (self.batch * self.steps, features))
+            return [
+                self.part(rows, (self.steps * number, 0), (length, features))
+                for number, length in enumerate(self.lengths())
+            ]
+        rows = self.importer.reshaped(x.value, (self.steps, self.batch * features))
+        return [
+            self.part(rows, (0, features * number), (length, features)) for number, length in enumerate(self.lengths())
+        ]
+
+    def lengths(self) -> list[int]:
+        """Of each sequence."""
+        if not self.inputs[4]:
+            return [self.steps] * self.batch
+        known = self.importer.const(self.inputs[4])
+        if known is None:
+            raise NotSupported("sequence_lens that are computed; leave them out")
+        found = [int(n) for n in np.ravel(known)]
+        if len(found) != self.batch or not all(1 <= n <= self.steps for n in found):
+            raise NotSupported(f"sequence_lens {found} for {self.batch} sequences of {self.steps} steps")
+        return found
 
     def constant(self, index: int) -> np.ndarray:
         """An operand that must be a constant."""
@@ -127,35 +153,38 @@ class _Recurrent:
             raise NotSupported(f"{len(found)} activations, {size} for each direction are needed")
         return [found[at : at + size] for at in range(0, len(found), size)]
 
-    def state(self, index: int, direction: int, units: int) -> SSAValue:
-        """An initial state; zeros if it is left out."""
+    def state(self, index: int, place: tuple[int, int], units: int) -> SSAValue:
+        """The initial state of a direction and a sequence; zeros if it is left out."""
         name = self.inputs[index]
         if not name:
             return self.importer.constant(np.zeros(units, np.float32))
+        if prod(self.importer.shape(name)) != len(self.backwards) * self.batch * units:
+            raise NotSupported(f"an initial state {list(self.importer.shape(name))} for {units} units")
+        direction, number = place
+        count = len(self.backwards)
+        row = number * count + direction if self.batch_first else direction * self.batch + number
         if name in self.importer.constants:
-            array = self.importer.constants[name].reshape(len(self.backwards), units)
-            return self.importer.constant(array[direction])
+            return self.importer.constant(self.importer.constants[name].reshape(-1, units)[row])
         tensor = self.importer.in_order(self.importer.tensor(name))
-        if prod(tensor.shape) != len(self.backwards) * units:
-            raise NotSupported(f"an initial state {list(tensor.shape)} for {units} units")
-        value = self.importer.reshaped(tensor.value, (len(self.backwards), units))
-        return self.importer.reshaped(self.rows(value, direction, 1), (units,))
+        value = self.importer.reshaped(tensor.value, (count * self.batch, units))
+        return self.importer.reshaped(self.part(value, (row, 0), (1, units)), (units,))
 
     # Emitting
 
     def direction(
-        self, x: SSAValue, index: int, units: int, weights: list[np.ndarray], activations: list[ActAttr]
+        self, x: SSAValue, place: tuple[int, int], units: int, weights: list[np.ndarray], activations: list[ActAttr]
     ) -> SSAValue:
-        """The operation of one direction."""
+        """The operation of one direction on one sequence; `place`: their numbers."""
+        index = place[0]
         gates, kind = self.kind.GATES, self.kind
         width = gates * units
         biases = self.constant(3)[index] if self.inputs[3] else np.zeros(2 * width, np.float32)
         bias = biases[:width] + biases[width:]
         properties: dict[str, Attribute | None] = {"activations": ArrayAttr(activations)}
         operands: list[np.ndarray | SSAValue] = [weights[0][index].T, weights[1][index].T, bias]
-        operands.append(self.state(5, index, units))
+        operands.append(self.state(5, place, units))
         if kind is LstmOp:
-            operands.append(self.state(6, index, units))
+            operands.append(self.state(6, place, units))
             if self.inputs[7] and np.any(self.constant(7)[index]):
                 operands.append(self.constant(7)[index])
             limit = node_metadata(self.node, "cell_clip")
@@ -170,33 +199,48 @@ class _Recurrent:
         rows = (nn.shape_of(x)[0] if self.y else 1) + (kind is LstmOp and bool(self.y_c))
         return self.importer.emit(kind, [x, *values], (rows, units), **properties)
 
-    def rows(self, value: SSAValue, start: int, count: int) -> SSAValue:
-        """Some rows of a matrix."""
-        shape = nn.shape_of(value)
-        if (start, count) == (0, shape[0]):
+    def part(self, value: SSAValue, start: tuple[int, int], sizes: tuple[int, int]) -> SSAValue:
+        """A rectangle of a matrix."""
+        if sizes == nn.shape_of(value):
             return value
-        where = {"start": (start, 0), "strides": (1, 1), "sizes": (count, shape[1])}
-        return self.importer.emit(
-            nn.SliceOp, [value], (count, shape[1]), **{key: numbers(values) for key, values in where.items()}
-        )
+        where = {"start": start, "strides": (1, 1), "sizes": sizes}
+        return self.importer.emit(nn.SliceOp, [value], sizes, **{key: numbers(values) for key, values in where.items()})
 
-    def finish(self, results: list[_Result], x: SSAValue, units: int) -> None:
-        """Y, Y_h and Y_c from the rows of each direction."""
-        steps, count = nn.shape_of(x)[0], len(results)
-        if self.y:
-            sequences = [self.rows(result.value, 0, steps) for result in results]
-            shape = (1, steps, count, units) if self.batch_first else (steps, count, 1, units)
-            self.name(self.y, self.joined(sequences, 1), shape)
-        shape = (1, count, units) if self.batch_first else (count, 1, units)
+    def rows(self, result: _Result, start: int, count: int) -> SSAValue:
+        """Some rows of a result."""
+        return self.part(result.value, (start, 0), (count, nn.shape_of(result.value)[1]))
+
+    def whole(self, result: _Result) -> SSAValue:
+        """The rows of all steps, zeros behind the end of the sequence."""
+        value, units = self.rows(result, 0, result.steps), nn.shape_of(result.value)[1]
+        if result.steps == self.steps:
+            return value
+        high = (self.steps - result.steps, 0)
+        properties = {"low": numbers((0, 0)), "high": numbers(high), "value": FloatAttr(0.0, f32)}
+        return self.importer.emit(nn.PadOp, [value], (self.steps, units), **properties)
+
+    def finish(self, results: list[list[_Result]], units: int) -> None:
+        """Y, Y_h and Y_c from the rows of each direction and sequence."""
+        count, batch = len(results), self.batch
+        if self.y and self.batch_first:
+            sequences = [self.joined([self.whole(row[n]) for row in results], 1) for n in range(batch)]
+            self.name(self.y, self.joined(sequences, 0), (batch, self.steps, count, units))
+        elif self.y:
+            sequences = [self.whole(result) for row in results for result in row]
+            self.name(self.y, self.joined(sequences, 1), (self.steps, count, batch, units))
+        shape = (batch, count, units) if self.batch_first else (count, batch, units)
+        ordered = [result for row in results for result in row]
+        if self.batch_first:
+            ordered = [row[n] for n in range(batch) for row in results]
         if self.y_h:
-            last = [self.rows(r.value, 0 if not self.y or r.backwards else steps - 1, 1) for r in results]
+            last = [self.rows(r, 0 if not self.y or r.backwards else r.steps - 1, 1) for r in ordered]
             self.name(self.y_h, self.joined(last, 0), shape)
         if self.y_c:
-            cells = [self.rows(r.value, nn.shape_of(r.value)[0] - 1, 1) for r in results]
+            cells = [self.rows(r, nn.shape_of(r.value)[0] - 1, 1) for r in ordered]
             self.name(self.y_c, self.joined(cells, 0), shape)
 
     def joined(self, values: list[SSAValue], axis: int) -> SSAValue:
-        """The directions side by side."""
+        """Matrices side by side, or one below the other."""
         if len(values) == 1:
             return values[0]
         shape = list(nn.shape_of(values[0]))

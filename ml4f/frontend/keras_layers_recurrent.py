@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ml4f.dialects.nn.recurrent_ops import GruOp, LstmOp, RnnOp
 from ml4f.frontend.keras_activations import LEAKY_RELU_FUNCTION
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 from ml4f.frontend.keras_graph import Layer
 from ml4f.frontend.keras_weights import StoredTensor, WeightStore
 
-GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
+GATES = {"LSTM": LstmOp.GATES, "GRU": GruOp.GATES, "SimpleRNN": RnnOp.GATES}
 OPERATORS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
 """Keras class → ONNX operator."""
 LSTM_ORDER = (0, 3, 1, 2)

@@ -124,6 +124,45 @@ def test_machine_code(kind: str, seed: int) -> None:
     assert differences(Model(kind, seed).proto(), machine=True) <= TOLERANCE
 
 
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("lengths", [None, [4, 2]])
+def test_a_batch_of_sequences(kind: str, lengths: list[int] | None) -> None:
+    """Each by itself; rows behind the end of a sequence are zeros."""
+    pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(7)
+    batch, steps, inputs, units = 2, 4, 2, 5
+    weights = {
+        "W": (2, GATES[kind] * units, inputs),
+        "R": (2, GATES[kind] * units, units),
+        "B": (2, 2 * GATES[kind] * units),
+        "h0": (2, batch, units),
+    }
+    constants = [
+        numpy_helper.from_array((rng.standard_normal(n) * 0.4).astype(np.float32), k) for k, n in weights.items()
+    ]
+    if lengths:
+        constants.append(numpy_helper.from_array(np.array(lengths, np.int32), "lengths"))
+    outputs = ["Y", "Y_h", *(["Y_c"] if kind == "LSTM" else [])]
+    operands = ["x", "W", "R", "B", "lengths" if lengths else "", "h0"]
+    node = helper.make_node(kind, operands, outputs, hidden_size=units, direction="bidirectional")
+    graph = helper.make_graph(
+        [node],
+        "batch",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [steps, batch, inputs])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        constants,
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    x = rng.standard_normal((steps, batch, inputs)).astype(np.float32)
+    expected = Reference(proto).run([x])
+    if kind == "GRU":
+        results = compile_proto(proto, "batch", Options(validate=False)).machine.run_all([x])
+    else:
+        results = run_nn(import_onnx(proto, "batch"), [x])
+    for name, result in zip(outputs, results, strict=True):
+        np.testing.assert_allclose(result.ravel(), expected[name].ravel(), atol=TOLERANCE)
+
+
 def test_code_and_memory_do_not_grow_with_the_sequence() -> None:
     """A loop over time: only the input, and the sequence if it is wanted, take more memory."""
     sizes = {}
