@@ -23,29 +23,29 @@ LARGEST_POWER = 64
 
 
 def power(importer: Importer, node: Node) -> None:
-    """Pow with a constant exponent, or of a positive constant."""
+    """Pow; simple where the exponent is one constant or the base a positive one."""
     base, exponent = node.proto.input[:2]
     output = node.proto.output[0]
     steps = Steps(importer, node)
     constant = importer.const(exponent)
-    if constant is None:
-        _exponential(importer, steps, base, exponent, output)
+    values = [] if constant is None else sorted(set(np.ravel(constant.astype(np.float64)).tolist()))
+    if constant is None or len(values) != 1:
+        positive = importer.const(base)
+        if positive is None or np.min(positive) <= 0:
+            steps.binary(nn.PowOp, base, exponent, output)
+        else:
+            scaled = steps.binary(nn.MulOp, exponent, steps.constant(np.log(positive.astype(np.float64))))
+            steps.activation("exp", scaled, output=output)
         return
-    values = set(np.ravel(constant.astype(np.float64)).tolist())
-    if len(values) != 1:
-        raise NotSupported(f"{len(values)} different exponents; one constant exponent is supported")
-    value = values.pop()
+    (value,) = values
     if value in (1.0, 2.0, 0.5, -1.0) and np.broadcast_shapes(importer.shape(base), constant.shape) == importer.shape(
         base
     ):
         arithmetic.power(importer, node)
     elif value == int(value) and 1 <= abs(value) <= LARGEST_POWER:
         _whole_power(steps, base, int(value), constant, output)
-    elif value == int(value):
-        raise NotSupported(f"the exponent {value:g}; whole exponents up to {LARGEST_POWER} are supported, without 0")
     else:
-        scaled = steps.binary(nn.MulOp, steps.activation("log", base), steps.constant(constant))
-        steps.activation("exp", scaled, output=output)
+        steps.binary(nn.PowOp, base, steps.constant(constant), output)
 
 
 def _whole_power(steps: Steps, base: str, exponent: int, constant: np.ndarray, output: str) -> None:
@@ -59,15 +59,6 @@ def _whole_power(steps: Steps, base: str, exponent: int, constant: np.ndarray, o
     if exponent < 0:
         result = steps.activation("reciprocal", result)
     steps.binary(nn.MulOp, result, steps.constant(np.ones_like(constant, dtype=np.float32)), output)
-
-
-def _exponential(importer: Importer, steps: Steps, base: str, exponent: str, output: str) -> None:
-    """A positive constant to a computed power."""
-    constant = importer.const(base)
-    if constant is None or np.min(constant) <= 0:
-        raise NotSupported("neither a constant exponent nor a positive constant base")
-    scaled = steps.binary(nn.MulOp, exponent, steps.constant(np.log(constant.astype(np.float64))))
-    steps.activation("exp", scaled, output=output)
 
 
 def mean(importer: Importer, node: Node) -> None:

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from ml4f.backend.loop import elementary_power
 from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.backend.loop.nest import Linear, Nest, Schedule, Step
 from ml4f.backend.loop.packing import WeightLayout, _block_starts, tile_points, weight_layout
@@ -160,6 +161,8 @@ def apply_step(step: Step, value: np.ndarray, other: np.ndarray | None) -> np.nd
                 return np.where(value > operand, operand, value)
             case "prelu":
                 return np.where(value < 0, value * operand, value)
+            case "pow":
+                return elementary_power.reference(value, np.asarray(operand)).astype(np.float32)
             case "where":
                 return np.where(operand != 0, value, np.float32(0))
     raise ValueError(f"unknown epilogue step {step.kind}")

@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 
+from ml4f.backend.loop import elementary_power
 from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.dialects.nn import ActAttr, shape_of
 from ml4f.dialects.nn import ops as nn
@@ -130,6 +131,7 @@ _EVALUATORS: dict[type[Operation], Callable[[Any, Sequence[Array]], Array]] = {
     nn.DivOp: lambda op, v: v[0] / v[1],
     nn.MaxOp: lambda op, v: np.maximum(v[0], v[1]),
     nn.MinOp: lambda op, v: np.minimum(v[0], v[1]),
+    nn.PowOp: lambda op, v: elementary_power.reference(*v),
     nn.WhereOp: lambda op, v: np.where(v[1] != 0, v[0], np.float32(0)),
     nn.PadOp: _pad,
     nn.SliceOp: _slice,

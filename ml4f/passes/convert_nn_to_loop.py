@@ -343,7 +343,8 @@ def _prelu(c: Converter, op: Operation) -> None:
     with_activation(c, op, lambda s: kernels.elementwise(shape, row_major(shape), others, s), places, step)
 
 
-BINARY_STEPS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "max": "max", "min": "min", "where": "where"}
+BINARY_STEPS = ("add", "sub", "mul", "div", "max", "min", "pow", "where")
+"""Names of binary nn operations and of the epilogue steps that they are."""
 
 
 def _binary(c: Converter, op: Operation) -> None:
@@ -352,7 +353,7 @@ def _binary(c: Converter, op: Operation) -> None:
     places = {"x": c.place(a), "other": c.place(b)}
     strides = broadcast_strides(shape_of(a), shape)
     others = [("other", broadcast_strides(shape_of(b), shape))]
-    step = [Step(BINARY_STEPS[op.name.removeprefix("nn.")], "other")]
+    step = [Step(op.name.removeprefix("nn."), "other")]
     with_activation(c, op, lambda s: kernels.elementwise(shape, strides, others, s), places, step)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ml4f.backend.loop import elementary_power
 from ml4f.backend.loop.builder import Interleaved
 from ml4f.backend.loop.elementary import ACTIVATIONS, fused_multiply_add, prelu
 
@@ -245,6 +246,25 @@ def test_nan_stays_and_negative_nan_becomes_zero_in_relu():
             continue
         assert np.isnan(actual[0]), name
         assert actual[1] == 0 if name == "relu" else np.isnan(actual[1]), name
+
+
+def test_power():
+    """Bases and exponents of every size; results up to the largest float32, and denormal ones."""
+    random = np.random.default_rng(3)
+    base = np.exp2(random.uniform(-140, 127, 300_000)) * random.choice([1, 1, -1], 300_000)
+    exponent = random.uniform(-100, 89, 300_000) / np.log(np.abs(base) + 1e-300)
+    exponent[::2] = np.rint(exponent[::2])
+    near = 1 + random.uniform(-0.5, 0.6, 100_000)
+    base, exponent = np.append(base, near), np.append(exponent, random.uniform(-100, 88, 100_000) / np.log(near))
+    special = [0, 0.5, 1, 2, 3, 2.0**24, math.inf]
+    special = np.array([sign * v for v in special for sign in (1, -1)] + [math.nan])
+    pairs = np.array(np.meshgrid(special, special)).reshape(2, -1)
+    x, y = (np.append(a, b).astype(np.float32) for a, b in zip((base, exponent), pairs, strict=True))
+    with np.errstate(all="ignore"):
+        exact = elementary_power.reference(x, y)
+        error = ulp_error(elementary_power.power(NUMPY, x, y), exact)
+    worst = int(np.argmax(error))
+    assert error[worst] <= 24, f"{x[worst]!r}^{y[worst]!r}"
 
 
 def test_prelu():

@@ -423,6 +423,8 @@ def power(c: Case) -> str:
         lambda: c.node("Pow", "x", c.constant(c.draw(1, 2, 3, 4, 5), np.float32)),
         lambda: c.node("Pow", base, c.constant(c.draw(-1, -2, 0.5, 1.7, -0.3), np.float32)),
         lambda: c.node("Pow", c.constant(2.5, np.float32), "x"),
+        lambda: c.node("Pow", base, "x"),
+        lambda: c.node("Pow", "x", c.constant(c.rng.integers(-3, 4, c.shape[-1]), np.float32)),
     )()
 
 

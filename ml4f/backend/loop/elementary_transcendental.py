@@ -142,7 +142,7 @@ def _assemble(e: Emitter, shifted: Value, head: Value, tail: Value) -> Value:
     return e.fmul(e.fadd(e.fadd(head, tail), e.constant(1.0)), _power_of_two(e, shifted))
 
 
-def _reduce_product(e: Emitter, a: Value, b: Value, error: Value | None, offset: int) -> tuple[Value, Value, Value]:
+def reduce_product(e: Emitter, a: Value, b: Value, error: Value | None, offset: int) -> tuple[Value, Value, Value]:
     """`_reduce` of a * (b + error) as if the product were not rounded: `error` is the rest of b.
 
     An error in the last place of a * b would be one of 2^-24 * |a * b| in the exponential.
@@ -263,7 +263,7 @@ def gelu(e: Emitter, x: Value) -> Value:
     The exponential is scaled by 2^32, so that it stays normal where x times it still counts. Above 6 the result is x.
     """
     y = e.fmax(x, e.constant(-14.625))
-    shifted, head, tail = _reduce_product(e, y, e.fmul(y, e.constant(-0.5)), None, 127 + 32)
+    shifted, head, tail = reduce_product(e, y, e.fmul(y, e.constant(-0.5)), None, 127 + 32)
     a, two = e.fabs(y), e.constant(2.0)
     divisor = e.fadd(a, two)
     divisor_error = e.fsub(a, e.fsub(divisor, two))
@@ -291,7 +291,7 @@ def gelu_tanh(e: Emitter, x: Value) -> Value:
     rest = e.fadd(e.fmul(square, e.constant(GELU_CUBIC - cubic)), e.constant(GELU_LINEAR - linear))
     error = e.fadd(error, e.fadd(rest, e.fmul(cubic_value, square_error)))
     small = e.constant(2.0**-32)
-    divisor = e.fadd(_assemble(e, *_reduce_product(e, e.fneg(y), factor, error, 127 - 32)), small)
+    divisor = e.fadd(_assemble(e, *reduce_product(e, e.fneg(y), factor, error, 127 - 32)), small)
     return e.fselect("gt", x, e.constant(6.0), x, e.fmul(e.fdiv(y, divisor), small))
 
 

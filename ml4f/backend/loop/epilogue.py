@@ -8,6 +8,7 @@ from typing import Any
 from ml4f.backend.loop.bit_patterns import is_relu
 from ml4f.backend.loop.builder import Address, Interleaved, Value, runs
 from ml4f.backend.loop.elementary import ACTIVATIONS, prelu, where
+from ml4f.backend.loop.elementary_power import power
 from ml4f.backend.loop.nest import Nest, Schedule, Step
 from ml4f.backend.loop.operands import Environment, Operands, Point
 
@@ -167,6 +168,7 @@ _BINARY_STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "max": lambda e, a, b: e.fmax(a, b),
     "min": lambda e, a, b: e.fmin(a, b),
     "prelu": prelu,
+    "pow": power,
     "where": where,
 }
 

@@ -79,7 +79,7 @@ class Guard:
 
 
 ARITHMETIC_STEPS = ("mul", "add", "sub", "rsub", "div", "rdiv", "max", "min")
-STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "where", "pool_max", "pool_sum", "dense")
+STEP_KINDS = (*ARITHMETIC_STEPS, "activation", "prelu", "pow", "where", "pool_max", "pool_sum", "dense")
 """What `Step.kind` can be."""
 
 
@@ -90,6 +90,7 @@ class Step:
     `mul`, `add`, `sub`, `rsub`, `div`, `rdiv`, `max`, `min`: with the operand of `role` or constant `parameters[0]`;
     `activation`: the elementwise function `name` with `parameters`;
     `prelu`: `a` where `a >= 0`, else `a` times the operand of `role`;
+    `pow`: `a` to the power of the operand of `role`;
     `where`: `a` where the operand of `role` is not 0, else 0;
     `pool_max`, `pool_sum`: reduce the accumulators whose points have the same output element;
     `dense`, last: the result is not stored. `out[j] += a * operand[j]` for as many j as `parameters[0]` says, where the

@@ -17,6 +17,7 @@ from typing import Any
 from ml4f.backend.loop.addressing import MAX_POINTERS
 from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
 from ml4f.backend.loop.elementary import ACTIVATIONS
+from ml4f.backend.loop.elementary_power import power
 from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
 from ml4f.backend.loop.schedules import guard_bounds
@@ -451,6 +452,9 @@ def constants_of(nest: Nest) -> list[float]:
         if step.kind == "activation" and step.name not in ("linear", "relu"):
             value: Any = (recorder.load(Address(0, 0, ()), "f32"),)
             ACTIVATIONS[step.name].emit(lanes, value, *step.parameters)
+        elif step.kind == "pow":
+            base, exponent = ((recorder.load(Address(0, i, ()), "f32"),) for i in (0, 1))
+            power(lanes, base, exponent)
         elif step.kind == "where":
             recorder.constant(0.0)
         elif step.role is None and step.parameters:

@@ -373,6 +373,13 @@ class MinOp(BinaryOp):
 
 
 @irdl_op_definition
+class PowOp(BinaryOp):
+    """`y = act(a ^ b)`; NaN where a < 0 and b is no integer."""
+
+    name = "nn.pow"
+
+
+@irdl_op_definition
 class WhereOp(BinaryOp):
     """`y = act(a where b != 0, else 0)`; b is a mask of zeros and ones."""
 
@@ -487,6 +494,7 @@ OPS = [
     DivOp,
     MaxOp,
     MinOp,
+    PowOp,
     WhereOp,
     PadOp,
     SliceOp,

@@ -50,6 +50,8 @@ func.func @main(%image : tensor<8x9x4xf32>, %vector : tensor<6xf32>) -> tensor<6
   %larger = nn.max %div, %add : tensor<2x3x6xf32>
   // CHECK-NEXT: %smaller = nn.min %larger, %add : tensor<2x3x6xf32>
   %smaller = nn.min %larger, %add : tensor<2x3x6xf32>
+  // CHECK-NEXT: %power = nn.pow %smaller, %b6 : tensor<2x3x6xf32>
+  %power = nn.pow %smaller, %b6 : tensor<2x3x6xf32>
   // CHECK-NEXT: %masked = nn.where %smaller, %add : tensor<2x3x6xf32>
   %masked = nn.where %smaller, %add : tensor<2x3x6xf32>
   // CHECK-NEXT: %padded = nn.pad %masked {low = array<i64: 1, 0, 0>, high = array<i64: 0, 2, 0>, value = -1.000000e+00 : f32} : tensor<3x5x6xf32>

@@ -76,3 +76,11 @@ func.func @main(%x : tensor<2x3x4xf32>) -> tensor<1xf32> {
   %2 = nn.reshape %1 : tensor<1xf32>
   func.return %2 : tensor<1xf32>
 }
+// -----
+// A power of two tensors is a step of the epilogue, the exponent its operand, broadcast by strides of 0.
+// CHECK:       loop.nest {{.*}} copy x["3*d0 + d1"], other["d1"], out["3*d0 + d1"] then pow other>
+func.func @main(%x : tensor<2x3xf32>) -> tensor<2x3xf32> {
+  %e = nn.const {value = dense<[2.0, 0.5, -1.0]> : tensor<3xf32>} : tensor<3xf32>
+  %0 = nn.pow %x, %e : tensor<2x3xf32>
+  func.return %0 : tensor<2x3xf32>
+}
