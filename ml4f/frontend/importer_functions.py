@@ -162,11 +162,9 @@ def local_response_normalization(importer: Importer, node: Node) -> None:
 def lp_pool(importer: Importer, node: Node) -> None:
     """(sum |x|^p)^(1/p) of each window, or of all pixels of each channel."""
     order = int(node.get("p", 2))
-    if order not in (1, 2):
-        raise NotSupported(f"p {order}; 1 and 2 are supported")
     source, output = node.proto.input[0], node.proto.output[0]
     steps = Steps(importer, node)
-    powers = steps.activation("abs" if order == 1 else "square", source)
+    powers = absolute_power(steps, source, order)
     if node.op_type == "GlobalLpPool":
         total = steps.reduce("sum", powers, list(range(2, len(importer.shape(source)))))
     else:
@@ -177,10 +175,27 @@ def lp_pool(importer: Importer, node: Node) -> None:
         proto.attribute.append(onnx.helper.make_attribute("count_include_pad", 1))
         windows.average_pool(importer, node.altered(proto))
         total = steps.binary(nn.MulOp, pooled, float(math.prod(kernel)))
+    root(steps, total, order, output)
+
+
+def root(steps: Steps, total: str, order: int, output: str | None = None) -> str:
+    """The root of so high an order of sums of powers."""
     if order == 1:
-        importer.result(output, importer.tensor(total))
-    else:
-        steps.activation("sqrt", total, output=output)
+        return steps.activation("linear", total, output=output)
+    if order == 2:
+        return steps.activation("sqrt", total, output=output)
+    return steps.binary(nn.PowOp, total, 1 / order, output)
+
+
+def absolute_power(steps: Steps, x: str, order: int) -> str:
+    """|x|^order for a whole order of at least 1."""
+    if order < 1:
+        raise NotSupported(f"p {order}; it should be at least 1")
+    if order == 1:
+        return steps.activation("abs", x)
+    if order == 2:
+        return steps.activation("square", x)
+    return steps.binary(nn.PowOp, steps.activation("abs", x), float(order))
 
 
 def hardmax(importer: Importer, node: Node) -> None:

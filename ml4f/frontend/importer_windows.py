@@ -1,24 +1,34 @@
-"""Convolutions, pools and reductions of ONNX, 1-D and 2-D. Everything is 2-D here: 1-D layers have height 1."""
+"""Convolutions and pools of ONNX with one to three dimensions. 1-D layers are 2-D here, with a height of 1.
+
+A pool of volumes is one of images whose channels are depth and channel, and one along the depth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from math import prod
 
+import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, i64
 from xdsl.ir import Attribute, SSAValue
 
 from ml4f.dialects.nn import numbers, shapes
 from ml4f.dialects.nn import ops as nn
+from ml4f.dialects.nn.contraction_ops import Conv3dOp
 from ml4f.frontend.importer import Importer, Node, NotSupported, Shape, Tensor
 
 
 class Window:
-    """Kernel, strides, dilations and pads (top, left, bottom, right) of a 1-D or 2-D operator, as 2-D."""
+    """Kernel, strides, dilations and pads (first those at the beginnings) of an operator with one to three axes.
+
+    One axis counts as two, with a height of 1.
+    """
 
     def __init__(self, node: Node, size: Sequence[int], kernel: Sequence[int]):
         rank = len(kernel)
-        if rank not in (1, 2):
-            raise NotSupported(f"{rank}-D windows are not supported, 1-D and 2-D are")
+        if rank not in (1, 2, 3) or len(size) != rank:
+            raise NotSupported(f"a window {list(kernel)} on {list(size)}; one to three dimensions are supported")
         self.size = two(size, 1)
         self.kernel = two(kernel, 1)
         self.strides = two(node.ints("strides", (1,) * rank), 1)
@@ -26,6 +36,7 @@ class Window:
         pads = node.ints("pads", (0,) * (2 * rank))
         if len(pads) != 2 * rank:
             raise NotSupported(f"{len(pads)} pads for a {rank}-D window")
+        self.axes = len(self.kernel)
         self.pads = [*two(pads[:rank], 0), *two(pads[rank:], 0)]
         self._automatic(node.get("auto_pad", "NOTSET"))
         self.counted = list(self.pads)
@@ -35,54 +46,79 @@ class Window:
 
     def _automatic(self, mode: str) -> None:
         if mode == "VALID":
-            self.pads = [0, 0, 0, 0]
+            self.pads = [0] * (2 * self.axes)
         elif mode in ("SAME_UPPER", "SAME_LOWER"):
-            for i in (0, 1):
+            for i in range(self.axes):
                 out = -(-self.size[i] // self.strides[i])
-                reach = (self.kernel[i] - 1) * self.dilations[i] + 1
-                total = max(0, (out - 1) * self.strides[i] + reach - self.size[i])
+                total = max(0, (out - 1) * self.strides[i] + self._reach(i) - self.size[i])
                 small, large = total // 2, total - total // 2
-                self.pads[i], self.pads[i + 2] = (small, large) if mode == "SAME_UPPER" else (large, small)
+                ends = (small, large) if mode == "SAME_UPPER" else (large, small)
+                self.pads[i], self.pads[i + self.axes] = ends
         elif mode not in ("NOTSET", ""):
             raise NotSupported(f"auto_pad {mode}")
 
+    def _reach(self, axis: int) -> int:
+        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+
     def ceil(self) -> None:
         """Extend the pads at the end as ceil_mode demands: no window begins behind the input and its first padding."""
-        for i in (0, 1):
-            reach = (self.kernel[i] - 1) * self.dilations[i] + 1
-            available = self.size[i] + self.pads[i] + self.pads[i + 2] - reach
+        for i in range(self.axes):
+            available = self.size[i] + self.pads[i] + self.pads[i + self.axes] - self._reach(i)
             out = -(-available // self.strides[i]) + 1
             if (out - 1) * self.strides[i] >= self.size[i] + self.pads[i]:
                 out -= 1
-            self.pads[i + 2] += max(0, (out - 1) * self.strides[i] - available)
+            self.pads[i + self.axes] += max(0, (out - 1) * self.strides[i] - available)
 
     def shape(self) -> Shape:
-        """Output height and width."""
+        """The extents of the output."""
         try:
-            return shapes.window_shape(self.size, self.kernel, self.strides, self.dilations, self.pads)
+            return tuple(
+                shapes.window_extent(
+                    self.size[i],
+                    self.kernel[i],
+                    self.strides[i],
+                    self.dilations[i],
+                    self.pads[i],
+                    self.pads[i + self.axes],
+                )
+                for i in range(self.axes)
+            )
         except ValueError as error:
             raise NotSupported(str(error)) from None
 
     def properties(self) -> dict[str, Attribute]:
-        """For a convolution or pool operation."""
+        """For a convolution operation, or a pool on two axes."""
         return {
             "strides": numbers(self.strides),
             "dilations": numbers(self.dilations),
             "pads": numbers(self.pads),
         }
 
+    def across(self, axes: Sequence[int]) -> Window:
+        """The part on one axis or two, as two."""
+        made = copy.copy(self)
+        for name, first in (("size", 1), ("kernel", 1), ("strides", 1), ("dilations", 1)):
+            setattr(made, name, two([getattr(self, name)[i] for i in axes], first))
+        for name in ("pads", "counted"):
+            values = getattr(self, name)
+            ends = [two([values[i + end] for i in axes], 0) for end in (0, self.axes)]
+            setattr(made, name, [*ends[0], *ends[1]])
+        made.axes = 2
+        return made
+
 
 def two(values: Sequence[int], first: int) -> list[int]:
-    """One value or two as two; `first` stands for a missing height."""
+    """One value as two, `first` for the missing height; others as they are."""
     return [first, *values] if len(values) == 1 else list(values)
 
 
-def channels_last(importer: Importer, name: str) -> tuple[Tensor, SSAValue, Shape]:
-    """A [1, C, …] tensor as [h, w, c]."""
+def channels_last(importer: Importer, name: str, most: int = 2) -> tuple[Tensor, SSAValue, Shape]:
+    """A [1, C, …] tensor as [h, w, c], or [d, h, w, c] if there may be three axes."""
     tensor = importer.tensor(name)
     rank = len(tensor.shape)
-    if rank not in (3, 4) or tensor.shape[0] != 1:
-        raise NotSupported(f"the input {list(tensor.shape)} should be [1, channels, …] with one or two more axes")
+    if not 3 <= rank <= most + 2 or tensor.shape[0] != 1:
+        more = ("one", "one or two", "one to three")[most - 1]
+        raise NotSupported(f"the input {list(tensor.shape)} should be [1, channels, …] with {more} more axes")
     tensor = importer.arranged(tensor, (0, *range(2, rank), 1))
     spatial = two(tensor.shape[2:], 1)
     shape = (*spatial, tensor.shape[1])
@@ -91,7 +127,7 @@ def channels_last(importer: Importer, name: str) -> tuple[Tensor, SSAValue, Shap
 
 def window_result(importer: Importer, node: Node, value: SSAValue, out: Shape, channels: int, rank: int) -> None:
     """Name the output of an operator that works channels last."""
-    spatial = out if rank == 4 else out[1:]
+    spatial = out[1:] if rank == 3 else out
     order = (0, *range(2, rank), 1)
     importer.result(node.proto.output[0], Tensor(value, (1, channels, *spatial), order))
 
@@ -111,7 +147,7 @@ def conv(importer: Importer, node: Node) -> None:
     bias = importer.const(names[2])
     if weights is None or (names[2] and bias is None):
         raise NotSupported("the weights must be constants")
-    tensor, x, shape = channels_last(importer, names[0])
+    tensor, x, shape = channels_last(importer, names[0], 3)
     rank = len(tensor.shape)
     if weights.ndim != rank:
         raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(tensor.shape)}")
@@ -119,10 +155,10 @@ def conv(importer: Importer, node: Node) -> None:
     out = window.shape()
     groups = int(node.get("group", 1))
     filters, per_group = weights.shape[:2]
-    if groups < 1 or per_group * groups != shape[2] or filters % groups:
-        raise NotSupported(f"weights {list(weights.shape)} in {groups} groups do not fit {shape[2]} channels")
-    kernel = weights.reshape(filters, per_group, *window.kernel).transpose(2, 3, 1, 0)
-    depthwise = groups == shape[2] and groups > 1
+    if groups < 1 or per_group * groups != shape[-1] or filters % groups:
+        raise NotSupported(f"weights {list(weights.shape)} in {groups} groups do not fit {shape[-1]} channels")
+    kernel = np.moveaxis(weights.reshape(filters, per_group, *window.kernel), (1, 0), (-2, -1))
+    depthwise = groups == shape[-1] and groups > 1 and rank < 5
     if depthwise:
         kernel = kernel.reshape(*window.kernel, groups, filters // groups)
     operands = [x, importer.constant(kernel)]
@@ -131,57 +167,88 @@ def conv(importer: Importer, node: Node) -> None:
     if depthwise:
         value = importer.emit(nn.DepthwiseConv2dOp, operands, (*out, filters), **window.properties())
     else:
-        attribute = IntegerAttr(groups, i64)
-        properties = {"groups": attribute, **window.properties()}
-        value = importer.emit(nn.Conv2dOp, operands, (*out, filters), **properties)
+        op = Conv3dOp if rank == 5 else nn.Conv2dOp
+        properties = {"groups": IntegerAttr(groups, i64), **window.properties()}
+        value = importer.emit(op, operands, (*out, filters), **properties)
     window_result(importer, node, value, out, filters, rank)
+
+
+def volume(importer: Importer, name: str) -> Tensor:
+    """A [1, C, d, h, w] tensor with the order h, w, d, c in memory."""
+    return importer.arranged(importer.tensor(name), (0, 3, 4, 2, 1))
+
+
+Pool = Callable[[SSAValue, Window, Shape], SSAValue]
+"""Emits a pool of [h, w, c] with a window; the shape is the result's."""
+
+
+def pooled(importer: Importer, node: Node, pool: Pool) -> None:
+    """A pool of the node's input, of volumes in two steps."""
+    name = node.proto.input[0]
+    shape = importer.shape(name)
+    if len(shape) != 5 or shape[0] != 1:
+        tensor, x, (*_, channels) = channels_last(importer, name, 3)
+        window = Window(node, tensor.shape[2:], node.ints("kernel_shape"))
+        if node.get("ceil_mode", 0):
+            window.ceil()
+        out = window.shape()
+        window_result(importer, node, pool(x, window, (*out, channels)), out, channels, len(shape))
+        return
+    window = Window(node, shape[2:], node.ints("kernel_shape"))
+    if node.get("ceil_mode", 0):
+        window.ceil()
+    channels, (depth, height, width) = shape[1], window.shape()
+    value = importer.reshaped(volume(importer, name).value, (*shape[3:], shape[2] * channels))
+    value = pool(value, window.across((1, 2)), (height, width, shape[2] * channels))
+    value = importer.reshaped(value, (height * width, shape[2], channels))
+    along = window.across((0,))
+    along.size[0] = height * width
+    value = pool(value, along, (height * width, depth, channels))
+    importer.result(node.proto.output[0], Tensor(value, (1, channels, depth, height, width), (0, 3, 4, 2, 1)))
 
 
 def max_pool(importer: Importer, node: Node) -> None:
     """MaxPool without indices."""
     if len([name for name in node.proto.output if name]) > 1:
         raise NotSupported("the indices of MaxPool are not computed")
-    tensor, x, shape = channels_last(importer, node.proto.input[0])
-    window = Window(node, tensor.shape[2:], node.ints("kernel_shape"))
-    if node.get("ceil_mode", 0):
-        window.ceil()
-    out = window.shape()
-    kernel = numbers(window.kernel)
-    value = importer.emit(nn.MaxPool2dOp, [x], (*out, shape[2]), kernel=kernel, **window.properties())
-    window_result(importer, node, value, out, shape[2], len(tensor.shape))
+
+    def pool(x: SSAValue, window: Window, shape: Shape) -> SSAValue:
+        return importer.emit(nn.MaxPool2dOp, [x], shape, kernel=numbers(window.kernel), **window.properties())
+
+    pooled(importer, node, pool)
 
 
 def average_pool(importer: Importer, node: Node) -> None:
     """AveragePool; padding counts only if count_include_pad says so, what ceil_mode adds never does."""
-    tensor, x, shape = channels_last(importer, node.proto.input[0])
-    window = Window(node, tensor.shape[2:], node.ints("kernel_shape"))
     include = bool(node.get("count_include_pad", 0))
-    if node.get("ceil_mode", 0):
-        window.ceil()
-    out = window.shape()
-    value = importer.emit(
-        nn.AvgPool2dOp,
-        [x],
-        (*out, shape[2]),
-        kernel=numbers(window.kernel),
-        count_include_pad=IntegerAttr(1, i64) if include else None,
-        counted_pads=numbers(window.counted) if include and window.counted != window.pads else None,
-        **window.properties(),
-    )
-    window_result(importer, node, value, out, shape[2], len(tensor.shape))
+
+    def pool(x: SSAValue, window: Window, shape: Shape) -> SSAValue:
+        return importer.emit(
+            nn.AvgPool2dOp,
+            [x],
+            shape,
+            kernel=numbers(window.kernel),
+            count_include_pad=IntegerAttr(1, i64) if include else None,
+            counted_pads=numbers(window.counted) if include and window.counted != window.pads else None,
+            **window.properties(),
+        )
+
+    pooled(importer, node, pool)
 
 
 def global_pool(importer: Importer, node: Node) -> None:
     """GlobalAveragePool, GlobalMaxPool."""
-    tensor, x, shape = channels_last(importer, node.proto.input[0])
-    op = nn.AvgPool2dOp if node.op_type == "GlobalAveragePool" else nn.MaxPool2dOp
+    tensor, x, shape = channels_last(importer, node.proto.input[0], 3)
+    pixels, channels = shape[:-1], shape[-1]
+    size = (prod(pixels[:-1]), pixels[-1])
     value = importer.emit(
-        op,
-        [x],
-        (1, 1, shape[2]),
-        kernel=numbers(shape[:2]),
+        nn.AvgPool2dOp if node.op_type == "GlobalAveragePool" else nn.MaxPool2dOp,
+        [importer.reshaped(x, (*size, channels))],
+        (1, 1, channels),
+        kernel=numbers(size),
         strides=numbers((1, 1)),
         dilations=numbers((1, 1)),
         pads=numbers((0, 0, 0, 0)),
     )
-    window_result(importer, node, value, (1, 1), shape[2], len(tensor.shape))
+    ones = (1,) * len(pixels)
+    window_result(importer, node, value, ones, channels, len(tensor.shape))

@@ -33,6 +33,22 @@ def _conv_transpose(op: nn.ConvTranspose2dOp, operands: Sequence[Array]) -> Arra
     return y + operands[2] if len(operands) > 2 else y
 
 
+def _conv3d(op: nn.Conv3dOp, operands: Sequence[Array]) -> Array:
+    x, w = operands[0].astype(np.float64), operands[1].astype(np.float64)
+    strides, dilations, pads = (op.integers(name) for name in ("strides", "dilations", "pads"))
+    groups, out = op.groups.value.data, shape_of(op.y)
+    padded = np.pad(x, (*((pads[i], pads[i + 3]) for i in range(3)), (0, 0)))
+    channels, filters = w.shape[3], w.shape[4] // groups
+    y = np.zeros(out)
+    for tap in np.ndindex(w.shape[:3]):
+        first = [k * d for k, d in zip(tap, dilations, strict=True)]
+        seen = padded[tuple(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(first, out, strides, strict=False))]
+        for g in range(groups):
+            outputs = slice(g * filters, (g + 1) * filters)
+            y[..., outputs] += seen[..., g * channels : (g + 1) * channels] @ w[tap][:, outputs]
+    return y + operands[2] if len(operands) > 2 else y
+
+
 def _matmul(op: nn.MatmulOp, operands: Sequence[Array]) -> Array:
     a, b = (operand.astype(np.float64) for operand in operands)
     a = a.swapaxes(-1, -2) if op.transpose_a is not None else a
@@ -43,4 +59,5 @@ def _matmul(op: nn.MatmulOp, operands: Sequence[Array]) -> Array:
 EVALUATORS: dict[type[Operation], Callable[[Any, Sequence[Array]], Array]] = {
     nn.MatmulOp: _matmul,
     nn.ConvTranspose2dOp: _conv_transpose,
+    nn.Conv3dOp: _conv3d,
 }

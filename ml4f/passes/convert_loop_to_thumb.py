@@ -230,8 +230,7 @@ def _shift(make: Callable[[SSAValue, int], Operation]) -> Callable[[_Selector, A
 
 def _fselect(s: _Selector, op: v.SelectOp) -> None:
     a, b, t, f = s.operands(op)
-    predicate = "vs" if op.predicate.data == "uno" else op.predicate.data
-    s.values[op.result] = s.emit(build.vselect(predicate, a, b, if_true=t, if_false=f))
+    s.values[op.result] = s.emit(build.vselect(op.predicate.data, a, b, if_true=t, if_false=f))
 
 
 def _iselect(s: _Selector, op: v.IntSelectOp) -> None:

@@ -35,7 +35,9 @@ from ml4f.dialects.loop.structure import BufferOp, CallOp, DataOp, KernelOp, Nes
 from ml4f.dialects.nn import ActAttr, layer_names
 from ml4f.errors import InternalError
 
-TILED_OPS = frozenset({"nn.conv2d", "nn.depthwise_conv2d", "nn.dense", "nn.matmul", "nn.max_pool2d", "nn.avg_pool2d"})
+TILED_OPS = frozenset(
+    {"nn.conv2d", "nn.conv3d", "nn.depthwise_conv2d", "nn.dense", "nn.matmul", "nn.max_pool2d", "nn.avg_pool2d"}
+)
 """Ops whose kernels keep a whole tile of accumulators in registers, and so have few to spare for a costly
 activation.
 """
@@ -231,6 +233,7 @@ def _stored(nest: Nest, weights: SSAValue) -> Nest:
 
 
 def _conv2d(c: Converter, op: Operation) -> None:
+    """A convolution of images or of volumes."""
     x, w = op.operands[0], op.operands[1]
     places = {"x": c.place(x), "w": c.place(w)}
     if len(op.operands) > 2:
@@ -244,7 +247,8 @@ def _conv2d(c: Converter, op: Operation) -> None:
             return _stored(found, w)
         groups = op.properties["groups"]
         assert isinstance(groups, IntegerAttr)
-        found = kernels.conv2d(*shapes, *window, groups.value.data, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
+        make = kernels.conv3d if op.name == "nn.conv3d" else kernels.conv2d
+        found = make(*shapes, *window, groups.value.data, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
         return _stored(found, w)
 
     with_activation(c, op, nest, places)
@@ -460,6 +464,7 @@ def _reshape(c: Converter, op: Operation) -> None:
 
 CONVERSIONS: dict[str, Callable[[Converter, Any], None]] = {
     "nn.conv2d": _conv2d,
+    "nn.conv3d": _conv2d,
     "nn.depthwise_conv2d": _conv2d,
     "nn.dense": _dense,
     "nn.max_pool2d": _pool,

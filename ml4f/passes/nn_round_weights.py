@@ -15,7 +15,7 @@ from ml4f.passes.nn_rewriting import const_array, main_block
 LARGEST = 65504.0
 """The largest finite float16."""
 WEIGHTS = {
-    **dict.fromkeys(("nn.conv2d", "nn.depthwise_conv2d", "nn.dense"), (1,)),
+    **dict.fromkeys(("nn.conv2d", "nn.conv3d", "nn.depthwise_conv2d", "nn.dense"), (1,)),
     **dict.fromkeys(("nn.lstm", "nn.gru", "nn.rnn"), (1, 2)),
 }
 """By operation: the operands that are weights."""

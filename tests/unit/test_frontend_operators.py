@@ -509,7 +509,7 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
     ),
     ("LayerNormalization", layer_normalization),
     ("LpNormalization", lambda c: c.node("LpNormalization", "x", p=c.draw(1, 2), axis=c.draw(1, 2, -1))),
-    ("LpPool", lambda c: c.node("LpPool", "x", p=c.draw(1, 2), kernel_shape=[2, 3], strides=[c.draw(1, 2), 1])),
+    ("LpPool", lambda c: c.node("LpPool", "x", p=c.draw(1, 2, 3), kernel_shape=[2, 3], strides=[c.draw(1, 2), 1])),
     ("MatMul", computed_matmul),
     ("MatMul", constant_matmul),
     ("Mean", variadic("Mean")),
@@ -562,6 +562,13 @@ def test_operators(name: str, build: Callable[[Case], str]) -> None:
 def test_windows_in_one_dimension(build: Callable[[Case], str]) -> None:
     for seed in range(16):
         case = images(seed, rank=1)
+        case.check(build(case))
+
+
+@pytest.mark.parametrize("build", [conv, pool("MaxPool"), pool("AveragePool"), plain("GlobalMaxPool")])
+def test_windows_in_three_dimensions(build: Callable[[Case], str]) -> None:
+    for seed in range(12):
+        case = images(seed, rank=3)
         case.check(build(case))
 
 

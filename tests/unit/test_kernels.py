@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from nests import LOOP_PASSES, apply, compile_module, kernel_module, random_elem
 from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.backend.loop import kernels
+from ml4f.backend.loop.candidates import candidates
 from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.fusion import fuse_pool
 from ml4f.backend.loop.nest import Step
@@ -88,6 +90,31 @@ def test_sums_are_streamed():
     other = rng.standard_normal(1000).astype(np.float32)
     module = kernel_module(nest, {"other": other}, {"x": 1000, "out": 1000})
     check(module, LOOP_PASSES, rng, 1000)
+
+
+def test_convolutions_of_volumes():
+    """Random ones with every kind of schedule, whose guards mention up to three parallel dims."""
+    folded = 0
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        size, kernel = [int(n) for n in rng.integers(2, 6, 3)], [int(n) for n in rng.integers(1, 4, 3)]
+        strides, dilations = [int(n) for n in rng.integers(1, 3, 3)], [1, 1, int(rng.integers(1, 3))]
+        pads = [int(rng.integers(0, k)) for k in kernel * 2]
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        out = [(size[i] + pads[i] + pads[i + 3] - reach[i]) // strides[i] + 1 for i in range(3)]
+        if min(out) < 1:
+            continue
+        shapes = [*size, 2], [*kernel, 2, 4], [*out, 4]
+        nest = kernels.conv3d(*shapes, strides, dilations, pads, 1, False)
+        constants = {"w": rng.standard_normal(8 * math.prod(kernel))}
+        found = [candidate.schedule for candidate in candidates(nest)]
+        narrow = [s for s in folded_schedules(nest) if (p := price(nest, s)) is not None and p.feasible]
+        for schedule in [*found[seed % len(found) :][:1], *narrow[len(narrow) // 2 :][:1]]:
+            module = kernel_module(nest, constants, {"x": 2 * math.prod(size), "out": 4 * math.prod(out)})
+            next(op for op in module.walk() if isinstance(op, NestOp)).properties["schedule"] = ScheduleAttr(schedule)
+            check(module, LOOP_PASSES, rng, 2 * math.prod(size))
+        folded += bool(narrow)
+    assert folded > 2
 
 
 def test_narrow_outputs_are_folded():

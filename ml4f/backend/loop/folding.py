@@ -45,7 +45,7 @@ def folded_schedules(nest: Nest, max_pixels: int = UNLIMITED) -> Iterator[Schedu
             for channels in sorted({min(c, nest.extents[looped]) for c in CHANNELS}) if looped else (1,):
                 if fixed * channels * m * n > MAX_BODY_TERMS:
                     continue
-                loops: list[tuple[str, Segments]] = [(d, split(nest.extents[d], 1)) for d in pixels[:-2]]
+                loops: list[tuple[str, Segments]] = [(d, uniform_segments(nest, d, 1)) for d in pixels[:-2]]
                 loops += [(row, uniform_segments(nest, row, m)), (column, segments)]
                 loops += [(d, split(nest.extents[d], n if d == filter_ else 1)) for d in nest.filter_dims]
                 if looped:

@@ -75,6 +75,42 @@ def conv2d(
     return simplify(nest)
 
 
+def conv3d(
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    out: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    groups: int,
+    bias: bool,
+    epilogue: Sequence[Step] = (),
+) -> Nest:
+    """`shape` [D, H, W, C], `kernel` [KD, KH, KW, C/groups, F], `out` [OD, OH, OW, F], `pads` [front, top, left, …]."""
+    depth, filters = kernel[3:]
+    per_group, plane = filters // groups, shape[1] * shape[2] * shape[3]
+    image, guards = _window(shape[1:], strides[1:], dilations[1:], pads[1:], {"g": depth, "c": 1})
+    z = Linear.of(-pads[0], oz=strides[0], kz=dilations[0])
+    access = Linear.of(
+        image.constant + z.constant * plane, oz=strides[0] * plane, kz=dilations[0] * plane, **image.coefficients
+    )
+    taps, steps = row_major(kernel), row_major(out)
+    weights = Linear.of(kz=taps[0], ky=taps[1], kx=taps[2], c=taps[3], g=per_group, f=1)
+    operands = [Operand("x", access), Operand("w", weights)]
+    if bias:
+        operands.append(Operand("bias", Linear.of(g=per_group, f=1)))
+    operands.append(Operand("out", Linear.of(oz=steps[0], oy=steps[1], ox=steps[2], g=per_group, f=1)))
+    nest = Nest(
+        parallel=(("oz", out[0]), ("oy", out[1]), ("ox", out[2]), ("g", groups), ("f", per_group)),
+        reduction=(("kz", kernel[0]), ("ky", kernel[1]), ("kx", kernel[2]), ("c", depth)),
+        combine="mac",
+        operands=tuple(operands),
+        guards=(Guard(z, shape[0]), *guards),
+        epilogue=tuple(epilogue),
+    )
+    return simplify(nest)
+
+
 def depthwise_conv2d(
     shape: Sequence[int],
     kernel: Sequence[int],

@@ -454,7 +454,7 @@ def constants_of(nest: Nest) -> list[float]:
             ACTIVATIONS[step.name].emit(lanes, value, *step.parameters)
         elif step.kind == "pow":
             base, exponent = ((recorder.load(Address(0, i, ()), "f32"),) for i in (0, 1))
-            power(lanes, base, exponent)
+            power(lanes, base, exponent)  # pyright: ignore[reportArgumentType]
         elif step.kind == "where":
             recorder.constant(0.0)
         elif step.role is None and step.parameters:

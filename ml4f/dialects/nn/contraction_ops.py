@@ -62,4 +62,31 @@ class ConvTranspose2dOp(NnOp):
         return out
 
 
-OPS = [MatmulOp, ConvTranspose2dOp]
+@irdl_op_definition
+class Conv3dOp(NnOp):
+    """`y[h, i, j, f] = act(bias[f] + sum x[h * s + m * d - p, …, c] * w[m, k, l, c, f])`.
+
+    pads: front, top, left, back, bottom, right.
+    """
+
+    name = "nn.conv3d"
+    x = operand_def(TENSOR)
+    w = operand_def(TENSOR)
+    bias = opt_operand_def(TENSOR)
+    strides = prop_def(Numbers)
+    dilations = prop_def(Numbers)
+    pads = prop_def(Numbers)
+    groups = prop_def(IntegerAttr)
+    act = opt_prop_def(ActAttr)
+    y = result_def(TENSOR)
+
+    def infer(self) -> tuple[int, ...]:
+        strides, dilations, pads = (self.integers(name) for name in ("strides", "dilations", "pads"))
+        groups = self.groups.value.data
+        out = shapes.conv3d(shape_of(self.x), shape_of(self.w), strides, dilations, pads, groups)
+        if self.bias is not None:
+            shapes.bias(out[-1], shape_of(self.bias))
+        return out
+
+
+OPS = [MatmulOp, ConvTranspose2dOp, Conv3dOp]

@@ -41,6 +41,18 @@ def conv2d(
     return (*window_shape(x, w[:2], strides, dilations, pads), w[3])
 
 
+def conv3d(
+    x: Shape, w: Shape, strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int], groups: int = 1
+) -> Shape:
+    """x [d, h, w, c], w [kd, kh, kw, c / groups, f]; pads: front, top, left, back, bottom, right."""
+    if len(x) != 4 or len(w) != 5 or not len(strides) == len(dilations) == 3 or len(pads) != 6:
+        raise ValueError(f"needs x [d, h, w, c] and weights [kd, kh, kw, c, f], not {list(x)} and {list(w)}")
+    if groups < 1 or w[3] * groups != x[3] or w[4] % groups:
+        raise ValueError(f"{x[3]} channels in {groups} groups do not fit weights {list(w)}")
+    extents = [window_extent(x[i], w[i], strides[i], dilations[i], pads[i], pads[i + 3]) for i in range(3)]
+    return (*extents, w[4])
+
+
 def depthwise_conv2d(
     x: Shape, w: Shape, strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int]
 ) -> Shape:

@@ -71,6 +71,12 @@ func.func @main(%image : tensor<8x9x4xf32>, %vector : tensor<6xf32>) -> tensor<6
   %product = nn.matmul %reshape, %reshape {transpose_a, act = #nn.act<"relu">} : tensor<6x6xf32>
   // CHECK-NEXT: %stretch = nn.conv_transpose2d %image, %half, %b4 {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 1, 0, 0, 1>, output_pads = array<i64: 1, 0>, groups = 2} : tensor<16x10x4xf32>
   %stretch = nn.conv_transpose2d %image, %half, %b4 {strides = array<i64: 2, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 1, 0, 0, 1>, output_pads = array<i64: 1, 0>, groups = 2} : tensor<16x10x4xf32>
+  // CHECK-NEXT: %volume = nn.reshape %masked : tensor<2x3x6x1xf32>
+  %volume = nn.reshape %masked : tensor<2x3x6x1xf32>
+  // CHECK-NEXT: %taps = nn.const
+  %taps = nn.const {value = dense<0.5> : tensor<1x2x3x1x4xf32>} : tensor<1x2x3x1x4xf32>
+  // CHECK-NEXT: %solid = nn.conv3d %volume, %taps, %b4 {strides = array<i64: 1, 1, 2>, dilations = array<i64: 1, 1, 1>, pads = array<i64: 1, 0, 0, 0, 0, 1>, groups = 1} : tensor<3x2x3x4xf32>
+  %solid = nn.conv3d %volume, %taps, %b4 {strides = array<i64: 1, 1, 2>, dilations = array<i64: 1, 1, 1>, pads = array<i64: 1, 0, 0, 0, 0, 1>, groups = 1} : tensor<3x2x3x4xf32>
   // CHECK-NEXT: %rows = nn.lookup %product, %vector : tensor<6x6xf32>
   %rows = nn.lookup %product, %vector : tensor<6x6xf32>
   // CHECK-NEXT: %row = nn.slice

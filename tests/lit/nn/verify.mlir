@@ -138,3 +138,9 @@ func.func @main(%a : tensor<2x3xf32>) {
   %y = nn.lookup %a, %a : tensor<2x3xf32>
   func.return
 }
+// -----
+// CHECK: 2 channels in 1 groups do not fit weights [1, 1, 1, 3, 4]
+func.func @main(%a : tensor<2x3x4x2xf32>, %w : tensor<1x1x1x3x4xf32>) {
+  %y = nn.conv3d %a, %w {strides = array<i64: 1, 1, 1>, dilations = array<i64: 1, 1, 1>, pads = array<i64: 0, 0, 0, 0, 0, 0>, groups = 1} : tensor<2x3x4x4xf32>
+  func.return
+}

@@ -84,3 +84,13 @@ func.func @main(%x : tensor<2x3xf32>) -> tensor<2x3xf32> {
   %0 = nn.pow %x, %e : tensor<2x3xf32>
   func.return %0 : tensor<2x3xf32>
 }
+// -----
+// A convolution of volumes has a depth around the image, with a guard of its own.
+// CHECK:       loop.nest {{.*}}<parallel (oz = 3, oy = 4, ox = 5, f = 2) reduce (kz = 3, ky = 3, kx = 3, c = 2) mac
+// CHECK-SAME:    x["40*oz + 40*kz + 10*oy + 2*ox + 10*ky + 2*kx + c - 52"]
+// CHECK-SAME:    where "oz + kz - 1" < 3, "oy + ky - 1" < 4, "ox + kx - 1" < 5>
+func.func @main(%x : tensor<3x4x5x2xf32>) -> tensor<3x4x5x2xf32> {
+  %w = nn.const {value = dense<0.25> : tensor<3x3x3x2x2xf32>} : tensor<3x3x3x2x2xf32>
+  %0 = nn.conv3d %x, %w {strides = array<i64: 1, 1, 1>, dilations = array<i64: 1, 1, 1>, pads = array<i64: 1, 1, 1, 1, 1, 1>, groups = 1} : tensor<3x4x5x2xf32>
+  func.return %0 : tensor<3x4x5x2xf32>
+}
