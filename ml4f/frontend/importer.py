@@ -33,20 +33,30 @@ WITHOUT_EFFECT = frozenset({"hidden_size", "momentum", "ratio", "round_mode", "s
 are refused; hidden_size: the weights say it)."""
 INTEGER_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 """Types of inputs whose whole numbers the code takes as float32."""
-INTEGER_OPERATORS = (
-    "ArrayFeatureExtractor",
-    "Cast",
+MOVES = (
+    "Concat",
+    "Expand",
     "Flatten",
-    "Gather",
     "Identity",
     "Reshape",
+    "Slice",
+    "Split",
     "Squeeze",
+    "Tile",
     "Transpose",
-    "Unsqueeze",
+    "Where",
 )
+EXACT_OPERATORS = (*MOVES, "Unsqueeze", "Abs", "Max", "Min", "Neg", "ReduceMax", "ReduceMin", "Sign")
+"""What makes integers of integers, exactly so where these are held as float32."""
+COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+VALUES = (*COMPARISONS, "Concat", "Max", "Min", "Where")
+"""Operators whose constant inputs are values like the computed ones."""
+INTEGER_OPERATORS = (*EXACT_OPERATORS, *COMPARISONS, "ArrayFeatureExtractor", "Cast", "Gather", "OneHot")
 """What may be done to computed integers."""
 DEFAULT_LIMIT = 10
 """Inputs of whole numbers are tried with numbers below it where no table says better."""
+EXACT = 1 << 24
+"""Whole numbers up to it are float32."""
 MAX_ELEMENTS = 1 << 26
 """No tensor of a model that fits a microcontroller is larger."""
 
@@ -371,6 +381,8 @@ class Importer:
         integers = [name for name in node.proto.input if name in self.integers]
         if integers and node.op_type not in INTEGER_OPERATORS:
             raise NotSupported("it computes with integers; cast them to float before, or leave them to the program")
+        if integers and node.op_type in VALUES and any(self.is_inexact(name) for name in node.proto.input):
+            raise NotSupported(f"it computes with integers above {EXACT}, which float32 does not hold")
         from ml4f.frontend.importer_versions import modern
 
         try:
@@ -378,11 +390,18 @@ class Importer:
             handler(self, node)
             if unread := node.not_understood():
                 raise NotSupported(f"the attribute {unread[0]} is not supported with this value")
-            if node.op_type not in ("ArrayFeatureExtractor", "Cast", "Gather") and integers:
+            if node.op_type in EXACT_OPERATORS and integers:
                 self.integers.update(node.proto.output)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             detail = f"{type(error).__name__}: {error}"
             raise NotSupported(f"its attributes, inputs and shapes do not fit together ({detail})") from error
+
+    def is_inexact(self, name: str) -> bool:
+        """Whether a constant is of integers that float32 does not hold."""
+        array = self.const(name)
+        if array is None or array.dtype.kind not in "iu" or not array.size:
+            return False
+        return float(np.max(np.abs(array.astype(np.float64)))) > EXACT
 
     def shape(self, name: str) -> Shape:
         """The shape of a tensor or constant."""
@@ -433,16 +452,29 @@ class Importer:
 
     def returned(self, output: str) -> SSAValue:
         """The value of one of the model's outputs, in order and without a batch of one."""
-        if output in self.constants:
-            problem = f"the output '{output}' does not depend on the model's input"
-            raise UnsupportedError(self.name, [f"{problem}; take it out of the model's outputs"])
-        if output not in self.tensors:
+        if output not in self.tensors and output not in self.constants:
             raise Ml4fError(f"{self.name}: the graph's output '{output}' is computed by no node")
-        tensor = self.in_order(self.tensor(output))
+        tensor = self.in_order(self.copied(output) if output in self.constants else self.tensor(output))
         value = self.reshaped(tensor.value, without_batch(tensor.shape))
         if output in self.integers:
             value = self.emit(nn.ActivationOp, [value], shape_of(value), act=ActAttr.of("to_int32"))
         return value
+
+    def copied(self, output: str) -> Tensor:
+        """An output that does not depend on the model's input: a copy of the constant."""
+        array = self.constants[output]
+        if not array.size:
+            raise UnsupportedError(self.name, [f"the output '{output}' {list(array.shape)} is empty; leave it out"])
+        if array.dtype.kind in "iu":
+            if self.is_inexact(output):
+                raise UnsupportedError(self.name, [f"the output '{output}' is a constant above {EXACT}; leave it out"])
+            self.integers.add(output)
+        elif array.dtype.kind not in "fb":
+            raise UnsupportedError(self.name, [f"the output '{output}' is no number; leave it out"])
+        places = {"start": (0,) * array.ndim, "strides": (1,) * array.ndim, "sizes": array.shape}
+        properties = {name: numbers(values) for name, values in places.items()}
+        value = self.emit(nn.SliceOp, [self.constant(array)], array.shape, **properties)
+        return Tensor(value, array.shape, tuple(range(array.ndim)))
 
 
 def _names_read(graph: onnx.GraphProto) -> set[str]:

@@ -1,4 +1,4 @@
-"""Handlers of Loop and If whose course is known: bodies are imported in place, a Loop's once for every iteration.
+"""Handlers of Loop, Scan and If whose course is known: bodies are imported in place, a Loop's once for every iteration.
 
 A Loop that is a recurrent layer, as TensorFlow's exporter writes those of Keras, becomes one again (`importer_loops`).
 In others counters are constants, so that conditions and indices are folded; iterations have equal nests, which become
@@ -47,6 +47,49 @@ def loop(importer: Importer, node: Node) -> None:
     names = [*carried, *(_stack(importer, node, row, k) for k, row in enumerate(rows))]
     for output, name in zip(node.proto.output, names, strict=False):
         importer.alias(output, name)
+
+
+def scan(importer: Importer, node: Node) -> None:
+    """Scan: a Loop whose iterations read slices of some inputs, and may go backwards."""
+    if importer.opset < 9:
+        raise NotSupported("Scan with a batch; export the model with opset 9 or newer")
+    body = node.attributes["body"]
+    count = int(node.get("num_scan_inputs"))
+    names = list(node.proto.input)
+    carried, sequences = names[: len(names) - count], names[len(names) - count :]
+    rows_made = len(body.output) - len(carried)
+    axes, backwards = _scan_options(node, "input", count)
+    shapes = [importer.shape(name) for name in sequences]
+    trips = shapes[0][axes[0] % len(shapes[0])]
+    if trips > MAX_ITERATIONS:
+        raise NotSupported(f"{trips} iterations; at most {MAX_ITERATIONS} are supported")
+    rows: list[list[str]] = [[] for _ in range(rows_made)]
+    for iteration in range(trips):
+        scope = f"{node.layer}#{iteration}/"
+        parts = []
+        for number, name in enumerate(sequences):
+            index, part = f"{scope}index{number}", f"{scope}part{number}"
+            importer.constants[index] = np.array(trips - 1 - iteration if backwards[number] else iteration)
+            proto = onnx.helper.make_node("Gather", [name, index], [part], node.layer, axis=axes[number])
+            importer.visit_within(Node(proto, 0, node.opset))
+            parts.append(part)
+        given = dict(zip([entry.name for entry in body.input], [*carried, *parts], strict=True))
+        made = _inline(importer, node, body, scope, given)
+        carried = made[: len(carried)]
+        for row, name in zip(rows, made[len(carried) :], strict=True):
+            row.append(name)
+    axes, backwards = _scan_options(node, "output", rows_made)
+    results = list(carried)
+    for number, row in enumerate(rows):
+        results.append(_stack(importer, node, row[::-1] if backwards[number] else row, number, axes[number]))
+    for output, name in zip(node.proto.output, results, strict=False):
+        importer.alias(output, name)
+
+
+def _scan_options(node: Node, side: str, count: int) -> tuple[list[int], list[bool]]:
+    """The axis of each scanned input or output, and whether it goes backwards."""
+    axes = list(node.ints(f"scan_{side}_axes", (0,) * count))
+    return axes, [bool(n) for n in node.ints(f"scan_{side}_directions", (0,) * count)]
 
 
 def if_(importer: Importer, node: Node) -> None:
@@ -102,19 +145,21 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
                 entry.name = names.get(entry.name, entry.name)
 
 
-def _stack(importer: Importer, node: Node, rows: list[str], index: int) -> str:
-    """The name of the rows one behind the other, each with a new first axis."""
+def _stack(importer: Importer, node: Node, rows: list[str], index: int, axis: int = 0) -> str:
+    """The name of the rows one behind the other, each with a new axis."""
     if not rows:
         raise NotSupported("it has no iteration, so that the shape of its output is unknown")
     stacked = f"{node.layer}#rows{index}"
     parts = []
     for number, row in enumerate(rows):
         shape, part = f"{stacked}/shape{number}", f"{stacked}/row{number}"
-        importer.constants[shape] = np.array([1, *importer.shape(row)], dtype=np.int64)
+        extents = list(importer.shape(row))
+        extents.insert(axis % (len(extents) + 1), 1)
+        importer.constants[shape] = np.array(extents, dtype=np.int64)
         importer.visit_within(Node(onnx.helper.make_node("Reshape", [row, shape], [part], node.layer), 0, node.opset))
         parts.append(part)
-    importer.visit_within(Node(onnx.helper.make_node("Concat", parts, [stacked], node.layer, axis=0), 0, node.opset))
+    importer.visit_within(Node(onnx.helper.make_node("Concat", parts, [stacked], node.layer, axis=axis), 0, node.opset))
     return stacked
 
 
-HANDLERS: dict[str, Callable[[Importer, Node], None]] = {"If": if_, "Loop": loop}
+HANDLERS: dict[str, Callable[[Importer, Node], None]] = {"If": if_, "Loop": loop, "Scan": scan}

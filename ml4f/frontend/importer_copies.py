@@ -135,7 +135,9 @@ def split(importer: Importer, node: Node) -> None:
     for name, size in zip(outputs, sizes, strict=True):
         start, shape = [0] * len(x.shape), list(x.shape)
         start[axis], shape[axis] = first, size
-        if name:
+        if name and not size:
+            importer.constants[name] = np.zeros(shape, dtype=np.float32)
+        elif name:
             importer.result(name, sliced(importer, x, start, [1] * len(shape), shape))
         first += size
 

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, TypeProto, helper
 
-from ml4f.frontend.importer import Importer, Node, NotSupported
+from ml4f.frontend.importer import Importer, Node
 
 
 def function_body(importer: Importer, node: Node) -> tuple[list[onnx.NodeProto], int] | None:
@@ -64,11 +64,31 @@ def _renamed(function: onnx.FunctionProto, node: Node, schema: onnx.defs.OpSchem
         for values in (copy.input, copy.output):
             for i, name in enumerate(values):
                 values[i] = names.setdefault(name, f"{prefix}/{name}")
-        attributes = [_resolved(a, given, schema) for a in proto.attribute]
-        del copy.attribute[:]
-        copy.attribute.extend(a for a in attributes if a is not None)
+        _resolve(copy, given, schema, names)
         made.append(copy)
     return made
+
+
+def _resolve(
+    node: onnx.NodeProto,
+    given: Mapping[str, onnx.AttributeProto],
+    schema: onnx.defs.OpSchema,
+    names: Mapping[str, str],
+) -> None:
+    """Put the attributes of the call into a node of the body, and into the nodes of its inner graphs, in place."""
+    attributes = [_resolved(a, given, schema) for a in node.attribute]
+    del node.attribute[:]
+    node.attribute.extend(a for a in attributes if a is not None)
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            own = {entry.name for entry in (*attribute.g.input, *attribute.g.initializer)}
+            own |= {name for inner in attribute.g.node for name in inner.output}
+            outer = {name: new for name, new in names.items() if name not in own}
+            for inner in attribute.g.node:
+                inner.input[:] = [outer.get(name, name) for name in inner.input]
+                _resolve(inner, given, schema, outer)
+            for entry in attribute.g.output:
+                entry.name = outer.get(entry.name, entry.name)
 
 
 def _pairs(formal: Sequence[str], actual: Sequence[str]) -> list[tuple[str, str]]:
@@ -79,8 +99,6 @@ def _resolved(
     attribute: onnx.AttributeProto, given: Mapping[str, onnx.AttributeProto], schema: onnx.defs.OpSchema
 ) -> onnx.AttributeProto | None:
     """An attribute of the function's body, those of the node put in."""
-    if attribute.type == onnx.AttributeProto.GRAPH:
-        raise NotSupported("its definition has inner graphs")
     if not attribute.ref_attr_name:
         return attribute
     name = attribute.ref_attr_name

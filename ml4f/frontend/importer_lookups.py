@@ -13,7 +13,8 @@ from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
 from ml4f.frontend.importer_shuffles import MAX_RUNS, picked, runs
 
 
-def _looked_up(importer: Importer, table: SSAValue, shape: tuple[int, int], index: SSAValue, count: int) -> SSAValue:
+def looked_up(importer: Importer, table: SSAValue, shape: tuple[int, int], index: SSAValue, count: int) -> SSAValue:
+    """`count` rows of a table of that shape, by their numbers."""
     operands = [importer.reshaped(table, shape), importer.reshaped(index, (count,))]
     return importer.emit(LookupOp, operands, (count, shape[1]))
 
@@ -48,7 +49,7 @@ def _rows(importer: Importer, x: Tensor, axis: int, index: SSAValue, count: int)
     rank = len(x.shape)
     front = importer.arranged(x, (axis, *(a for a in range(rank) if a != axis)))
     rows = x.shape[axis]
-    value = _looked_up(importer, front.value, (rows, prod(x.shape) // rows), index, count)
+    value = looked_up(importer, front.value, (rows, prod(x.shape) // rows), index, count)
     shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
     return importer.in_order(Tensor(value, shape, front.order))
 
@@ -65,53 +66,55 @@ def _computed(importer: Importer, node: Node, axis: int) -> None:
         importer.integers.add(node.proto.output[0])
 
 
-def _scattered(importer: Importer, node: Node, numbers: np.ndarray, behind: Sequence[int]) -> None:
+def pieces(importer: Importer, node: Node, numbers: np.ndarray, behind: Sequence[int]) -> None:
     """The result is made of pieces of extents `behind` of the input, whose numbers are an array of any shape."""
     if not numbers.size or not prod(behind):
         raise NotSupported("an empty result")
     x = importer.in_order(importer.tensor(node.proto.input[0]))
     index, width = importer.constant(numbers.astype(np.float32)), prod(behind)
-    value = _looked_up(importer, x.value, (prod(x.shape) // width, width), index, numbers.size)
+    value = looked_up(importer, x.value, (prod(x.shape) // width, width), index, numbers.size)
     shape = (*numbers.shape, *behind)
     importer.result(node.proto.output[0], Tensor(value, shape, tuple(range(len(shape)))))
 
 
-def _constant_indices(importer: Importer, node: Node) -> np.ndarray:
+def constant_indices(importer: Importer, node: Node) -> np.ndarray:
+    """The node's second input."""
     indices = importer.const(node.proto.input[1])
     if indices is None:
         raise NotSupported("the indices must be constants")
     return indices.astype(np.int64)
 
 
-def _checked(indices: np.ndarray, extents: np.ndarray | int) -> np.ndarray:
+def checked(indices: np.ndarray, extents: np.ndarray | int) -> np.ndarray:
+    """Indices from the beginning; negative ones count from the end."""
     whole = np.where(indices < 0, indices + extents, indices)
     if np.any(whole < 0) or np.any(whole >= extents):
         raise NotSupported("indices out of the input")
     return whole
 
 
-def _numbers(places: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+def numbers_of(places: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
     """The numbers in memory of elements whose coordinates are given, an array for each axis."""
     return np.asarray(np.ravel_multi_index(tuple(places), tuple(shape)))
 
 
 def gather_elements(importer: Importer, node: Node) -> None:
     """GatherElements with constant indices."""
-    shape, indices = importer.shape(node.proto.input[0]), _constant_indices(importer, node)
+    shape, indices = importer.shape(node.proto.input[0]), constant_indices(importer, node)
     axis = int(node.get("axis", 0)) % len(shape)
     places = [np.asarray(place) for place in np.indices(indices.shape)]
-    places[axis] = _checked(indices, shape[axis])
-    _scattered(importer, node, _numbers(places, shape), ())
+    places[axis] = checked(indices, shape[axis])
+    pieces(importer, node, numbers_of(places, shape), ())
 
 
 def gather_nd(importer: Importer, node: Node) -> None:
     """GatherND with constant indices."""
-    shape, indices = importer.shape(node.proto.input[0]), _constant_indices(importer, node)
+    shape, indices = importer.shape(node.proto.input[0]), constant_indices(importer, node)
     batch, depth = int(node.get("batch_dims", 0)), indices.shape[-1]
-    whole = _checked(indices, np.array(shape[batch : batch + depth]))
+    whole = checked(indices, np.array(shape[batch : batch + depth]))
     places: list[np.ndarray] = list(np.indices(indices.shape[:-1])[:batch]) + [whole[..., i] for i in range(depth)]
-    numbers = _numbers(places, shape[: batch + depth])
-    _scattered(importer, node, numbers, shape[batch + depth :])
+    numbers = numbers_of(places, shape[: batch + depth])
+    pieces(importer, node, numbers, shape[batch + depth :])
 
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {

@@ -25,6 +25,7 @@ from ml4f.frontend import importer_lookups as lookups
 from ml4f.frontend import importer_masks as masks
 from ml4f.frontend import importer_recurrent as recurrent
 from ml4f.frontend import importer_reductions as reductions
+from ml4f.frontend import importer_selections as selections
 from ml4f.frontend import importer_shapes as shape_ops
 from ml4f.frontend import importer_shuffles as shuffles
 from ml4f.frontend import importer_windows as windows
@@ -149,6 +150,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **reductions.HANDLERS,
     **shuffles.HANDLERS,
     **lookups.HANDLERS,
+    **selections.HANDLERS,
     "Abs": _activation("abs"),
     "Add": arithmetic.binary(nn.AddOp),
     "AveragePool": one_by_one(windows.average_pool),

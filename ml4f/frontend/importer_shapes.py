@@ -139,7 +139,7 @@ def joined(importer: Importer, parts: Sequence[Tensor], axis: int) -> Tensor:
 
 def concat(importer: Importer, node: Node) -> None:
     """Concat of computed tensors (constants may be among them)."""
-    names = list(node.proto.input)
+    names = [name for name in node.proto.input if prod(importer.shape(name))]
     first = next(importer.tensor(name) for name in names if name not in importer.constants)
     axis = int(node.get("axis", 0)) % len(first.shape)
     tensors = [importer.arranged(importer.tensor(name), first.order) for name in names]
@@ -237,4 +237,7 @@ def slice_(importer: Importer, node: Node) -> None:
         axis %= rank
         picked = range(x.shape[axis])[slice(begin, end, step)]
         start[axis], stride[axis], size[axis] = (picked[0] if len(picked) else 0), step, len(picked)
+    if not prod(size):
+        importer.constants[node.proto.output[0]] = np.zeros(size, dtype=np.float32)
+        return
     importer.result(node.proto.output[0], sliced(importer, x, start, stride, size))

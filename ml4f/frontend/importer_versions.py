@@ -23,6 +23,8 @@ def modern(importer: Importer, node: Node) -> Node:
         raise NotSupported("it is in training mode (is_test is 0); export the model for inference")
     if node.op_type == "Upsample":
         raise NotSupported("Upsample is experimental in this opset; export the model with a newer one")
+    if node.op_type == "Gemm":
+        node.get("broadcast")  # whether it must be said; later opsets always broadcast
     if node.op_type == "PRelu":
         return _slope_of_channels(importer, node)
     if node.op_type not in BROADCASTING:

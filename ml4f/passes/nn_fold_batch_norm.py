@@ -56,7 +56,12 @@ def affine_of(op: Operation) -> Affine | None:
 
 
 def per_channel(constant: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A constant's values along the last axis of `shape`, None if it varies along others."""
+    """A constant's values along the last axis of `shape`, None if it varies along others.
+
+    None of infinities too: (1 - x) * inf is not inf - x * inf where x is 0.
+    """
+    if not np.isfinite(constant).all():
+        return None
     if not shape or constant.size not in (1, shape[-1]) or (constant.size > 1 and constant.shape[-1] != shape[-1]):
         return None
     return np.broadcast_to(constant.reshape(-1), (shape[-1],)).astype(np.float64)

@@ -172,6 +172,30 @@ def test_unrolled_loops_pass_validation():
     compile_proto(power_loop(), "control")
 
 
+def test_a_scan_backwards_and_along_other_axes():
+    """The running maximum of a row's elements from the end, and of another row's from the beginning."""
+    inner = [
+        helper.make_node("Max", ["state", "a"], ["next"]),
+        helper.make_node("Add", ["next", "b"], ["row"]),
+    ]
+    entries = {"state": [4], "a": [4], "b": [4]}
+    graph = helper.make_graph(
+        inner,
+        "body",
+        [info(name, FLOAT, shape) for name, shape in entries.items()],
+        [info("next", FLOAT, [4]), info("row", FLOAT, [4])],
+    )
+    options = {"scan_input_axes": [1, -1], "scan_input_directions": [1, 0], "scan_output_axes": [1]}
+    scan = helper.make_node("Scan", ["first", "x", "turned"], ["last", "rows"], "s", body=graph, num_scan_inputs=2)
+    scan.attribute.extend(helper.make_attribute(name, value) for name, value in options.items())
+    scan.attribute.append(helper.make_attribute("scan_output_directions", [1]))
+    turned = helper.make_node("Mul", ["x", "two"], ["scaled"])
+    moved = helper.make_node("Transpose", ["scaled"], ["transposed"], perm=[1, 0])
+    back = helper.make_node("Transpose", ["transposed"], ["turned"], perm=[1, 0])
+    constants = [constant("first", np.zeros(4, np.float32)), constant("two", np.float32(2))]
+    assert_right(model([turned, moved, back, scan], [4, 5], constants, ["last", "rows"]))
+
+
 def branches(condition: bool, seen: bool) -> onnx.ModelProto:
     """If, on a constant or on something computed."""
     then = helper.make_graph([helper.make_node("Relu", ["x"], ["a"])], "then", [], [info("a", FLOAT, None)])

@@ -452,6 +452,53 @@ def of_special_values(op_type: str) -> Callable[[Case], str]:
     return build
 
 
+def one_hot(c: Case) -> str:
+    values, depth = c.constant([c.draw(0, -0.5), 2], np.float32), c.constant(4)
+    computed = c.node("ArgMax", "x", axis=c.draw(1, 2, 3), keepdims=0)
+    constant = c.constant(c.rng.integers(-4, 5, (1, 3)))
+    return c.draw(
+        lambda: c.node("OneHot", computed, depth, values, axis=c.draw(1, 2, -1)),
+        lambda: c.node("Add", "x", c.node("ReduceSum", c.node("OneHot", constant, depth, values), keepdims=0)),
+        lambda: c.node("OneHot", constant, depth, c.node("Slice", flat(c), c.constant([0]), c.constant([2]))),
+    )()
+
+
+def flat(c: Case) -> str:
+    return c.node("Reshape", "x", c.constant([-1]))
+
+
+def scatter_elements(c: Case) -> str:
+    rows = int(c.rng.integers(1, c.shape[2] + 1))
+    indices = c.rng.permuted(np.tile(np.arange(c.shape[2]), (*c.shape[:2], c.shape[3], 1)), axis=3)[..., :rows]
+    reduction = c.draw("none", "add", "mul", "max", "min")
+    if reduction != "none":  # the same place may be meant twice
+        indices = c.rng.integers(-c.shape[2], c.shape[2], indices.shape)
+    indices = np.moveaxis(indices, 3, 2)
+    return c.node("ScatterElements", "x", c.constant(indices), c.random(*indices.shape), axis=2, reduction=reduction)
+
+
+def scatter_nd(c: Case) -> str:
+    indices = c.rng.permutation(c.shape[2])[: int(c.rng.integers(1, 4))]
+    places = [[0, 0, int(i)] for i in indices]
+    updates = c.random(len(places), c.shape[3])
+    return c.node("ScatterND", "x", c.constant(places), updates, reduction=c.draw("none", "add", "mul", "max", "min"))
+
+
+def top_k(c: Case) -> str:
+    axis, count = c.draw(2, 3, -1), c.constant([c.draw(1, 2, 3)])
+    values = c.node("TopK", c.draw("x", c.node("Round", "x")), count, axis=axis, largest=c.draw(0, 1), outputs=2)
+    numbers = c.node("Cast", c.nodes[-1].output[1], to=TensorProto.FLOAT)
+    return c.node("Add", values, numbers)
+
+
+def of_integers(c: Case) -> str:
+    """Moves, comparisons and selections of computed integers."""
+    numbers, others = c.node("ArgMax", "x", axis=1), c.node("ArgMin", "x", axis=1)
+    larger = c.node("Where", c.node("Less", numbers, others), others, numbers)
+    parts = c.node("Concat", c.node("Max", larger, others), c.constant(np.full((1, 1, 1, c.shape[3]), 7)), axis=2)
+    return c.node("Cast", c.node("Neg", parts), to=TensorProto.FLOAT)
+
+
 def computed_clip(c: Case) -> str:
     low = c.node("ReduceMean", "x", keepdims=0)
     return c.node("Clip", "x", low, *c.draw([], [c.constant(0.5, np.float32)]))
@@ -483,6 +530,26 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
     ("AveragePool", pool("AveragePool")),
     ("CastLike", lambda c: c.node("CastLike", c.node("Greater", "x", c.constant(0.0, np.float32)), "x")),
     ("Clip", computed_clip),
+    (
+        "Compress",
+        lambda c: c.node("Compress", "x", c.constant(c.draw([0, 1, 1], [1, 0, 1], [0, 0, 1]), np.bool_), axis=2),
+    ),
+    ("Compress", lambda c: c.node("Compress", "x", c.constant([0, 1, 1, 0, 1], np.bool_))),
+    ("Max", of_integers),
+    ("OneHot", one_hot),
+    (
+        "ReverseSequence",
+        lambda c: c.node(
+            "ReverseSequence", "x", c.constant(c.rng.integers(0, 2, c.shape[1])), time_axis=0, batch_axis=1
+        ),
+    ),
+    (
+        "ReverseSequence",
+        lambda c: c.node("ReverseSequence", "x", c.constant([c.shape[1] - 1]), time_axis=1, batch_axis=0),
+    ),
+    ("ScatterElements", scatter_elements),
+    ("ScatterND", scatter_nd),
+    ("TopK", top_k),
     ("ConvTranspose", conv_transpose),
     (
         "CumSum",
@@ -597,4 +664,6 @@ def test_swish() -> None:
 
 
 def test_every_operator_has_a_case() -> None:
-    assert {name for name, _ in CASES} | {"Gelu", "Swish"} | set(RECURRENT) | set(CONTROL_FLOW) == set(HANDLERS)
+    assert {name for name, _ in CASES} | {"Gelu", "Scatter", "Swish"} | set(RECURRENT) | set(CONTROL_FLOW) == set(
+        HANDLERS
+    )

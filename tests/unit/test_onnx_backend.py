@@ -53,6 +53,23 @@ def test_circular_functions_in_machine_code(op_type: str, function: np.ufunc, lo
     np.testing.assert_allclose(y, function(x.astype(np.float64)), rtol=4e-7)
 
 
+def test_the_largest_elements_in_machine_code() -> None:
+    x = np.array([[3.0, 7.0, -1.0, 7.0, 0.0], [-np.inf, 2.0, 2.0, 5.0, -4.0]], np.float32)
+    node = helper.make_node("TopK", ["x", "k"], ["values", "numbers"])
+    infos = [(np.dtype(np.float32), (2, 3)), (np.dtype(np.int64), (2, 3))]
+    values, numbers = onnx_backend.run_node(node, [x, np.array([3])], outputs_info=infos)
+    np.testing.assert_array_equal(values, [[7, 7, 3], [5, 2, 2]])
+    np.testing.assert_array_equal(numbers, [[1, 3, 0], [3, 1, 2]])
+
+
+def test_outputs_that_are_known_when_compiling() -> None:
+    x = np.zeros((2, 3), np.float32)
+    (shape,) = onnx_backend.run_node(
+        helper.make_node("Shape", ["x"], ["y"]), [x], outputs_info=[(np.dtype(np.int64), (2,))]
+    )
+    np.testing.assert_array_equal(shape, [2, 3])
+
+
 def matmul(weights: np.ndarray) -> onnx.ModelProto:
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],

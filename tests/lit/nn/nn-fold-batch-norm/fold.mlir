@@ -62,3 +62,14 @@ func.func @main(%x : tensor<2xf32>) -> tensor<2xf32> {
   %4 = nn.add %3, %2 : tensor<2xf32>
   func.return %4 : tensor<2xf32>
 }
+// -----
+// Infinite factors are left alone: (1 - 0) * inf is infinite, inf - 0 * inf is no number.
+// CHECK:       nn.sub
+// CHECK-NEXT:  nn.mul
+func.func @main(%x : tensor<4xf32>) -> tensor<4xf32> {
+  %one = nn.const {value = dense<1.0> : tensor<4xf32>} : tensor<4xf32>
+  %infinite = nn.const {value = dense<"0x0000807F0000807F0000807F0000807F"> : tensor<4xf32>} : tensor<4xf32>
+  %0 = nn.sub %one, %x : tensor<4xf32>
+  %1 = nn.mul %0, %infinite : tensor<4xf32>
+  func.return %1 : tensor<4xf32>
+}
