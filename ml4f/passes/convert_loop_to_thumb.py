@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from xdsl.context import Context
@@ -409,7 +408,6 @@ def _object_attributes(program: ProgramOp, offsets: dict[str, int]) -> dict[str,
     return attributes
 
 
-@dataclass(frozen=True)
 class ConvertLoopToThumbPass(ModulePass):
     """Selects instructions for kernels in pointer form; the program becomes the entry function.
 

@@ -525,7 +525,6 @@ def convert(module: ModuleOp) -> None:
     module.body.block.add_ops([*c.buffers, *c.data, *c.kernels, program])
 
 
-@dataclass(frozen=True)
 class ConvertNnToLoopPass(ModulePass):
     """Turns every tensor into a buffer and every nn op into kernels in nest form.
 

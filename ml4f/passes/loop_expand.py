@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -42,7 +40,6 @@ def expand_kernel(kernel: KernelOp) -> None:
         nest.erase()
 
 
-@dataclass(frozen=True)
 class LoopExpandPass(ModulePass):
     """Executes schedules: loops, unrolled bodies, a load for each address, products, epilogue.
 

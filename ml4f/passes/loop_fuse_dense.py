@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from xdsl.context import Context
@@ -92,7 +92,6 @@ def fuse(program: Program, producer: CallOp, call: CallOp, fused: Nest, dense: N
     fuse_calls(program, producer, call, fused)
 
 
-@dataclass(frozen=True)
 class LoopFuseDensePass(ModulePass):
     """Fuses where the dense layer's input is the largest buffer by far, and the fused kernel about as fast as the two.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -40,7 +38,6 @@ def try_fuse(program: Program, call: CallOp) -> bool:
     return True
 
 
-@dataclass(frozen=True)
 class LoopFuseElementwisePass(ModulePass):
     """Appends an elementwise kernel's steps to the epilogue of the kernel whose result only it reads.
 

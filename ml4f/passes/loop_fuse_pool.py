@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -37,7 +35,6 @@ def worthwhile(producer: Nest, pool: Nest, fused: Nest) -> bool:
     return best.cycles <= MORE_CYCLES * (choose_schedule(producer)[1].cycles + choose_schedule(pool)[1].cycles)
 
 
-@dataclass(frozen=True)
 class LoopFusePoolPass(ModulePass):
     """Fuses where windows do not overlap and the pool is the only reader; a tile then holds whole windows.
 

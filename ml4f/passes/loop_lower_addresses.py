@@ -390,7 +390,6 @@ def lower_kernels(kernels: Iterable[KernelOp]) -> None:
         _Lowering(kernel).run()
 
 
-@dataclass(frozen=True)
 class LoopLowerAddressesPass(ModulePass):
     """Replaces induction variables by loop-carried pointers with constant offsets.
 

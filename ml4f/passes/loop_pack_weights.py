@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from xdsl.context import Context
@@ -133,7 +133,6 @@ class _Packer:
         call.properties["arguments"] = ArrayAttr([*call.arguments.data, symbol])
 
 
-@dataclass(frozen=True)
 class LoopPackWeightsPass(ModulePass):
     """Reorders each nest's weights into blocks, biases in front, in reading order; adds tables of trimmed bounds.
 

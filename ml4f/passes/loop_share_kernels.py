@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, SymbolRefAttr
 from xdsl.passes import ModulePass
@@ -34,7 +32,6 @@ def fingerprint(kernel: KernelOp) -> tuple[object, ...]:
     return tuple(out)
 
 
-@dataclass(frozen=True)
 class LoopShareKernelsPass(ModulePass):
     """Keeps the first of each set of kernels that differ only in name; calls of the others go to it. Likewise data.
 

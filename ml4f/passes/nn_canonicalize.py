@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from xdsl.context import Context
@@ -133,7 +132,6 @@ PATTERNS: dict[type[Operation], Callable[[Any], bool]] = {
 }
 
 
-@dataclass(frozen=True)
 class NnCanonicalizePass(ModulePass):
     """Applies small rewrites until none applies.
 

@@ -177,7 +177,6 @@ def simplify(op: nn.BatchNormOp) -> None:
         substitute(op, new)
 
 
-@dataclass(frozen=True)
 class NnFoldBatchNormPass(ModulePass):
     """Folds scales and offsets into convolutions and dense layers before or behind them.
 

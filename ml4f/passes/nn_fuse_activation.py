@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -12,7 +10,6 @@ from ml4f.dialects.nn import ops as nn
 from ml4f.passes.nn_rewriting import adopt, main_block, producer, replace, use_count
 
 
-@dataclass(frozen=True)
 class NnFuseActivationPass(ModulePass):
     """Fuses when the input has no other reader; a reshape between the two is no obstacle.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from xdsl.context import Context
@@ -195,7 +194,6 @@ def erase_unused(value: SSAValue) -> None:
         erase_unused(operand)
 
 
-@dataclass(frozen=True)
 class NnRecognizeActivationsPass(ModulePass):
     """Finds silu, hard_swish, mish, gelu and prelu that are spelled out.
 

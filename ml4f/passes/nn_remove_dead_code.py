@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import ReturnOp
@@ -12,7 +10,6 @@ from xdsl.passes import ModulePass
 from ml4f.passes.nn_rewriting import main_block, use_count
 
 
-@dataclass(frozen=True)
 class NnRemoveDeadCodePass(ModulePass):
     """Removes unread operations, last first.
 

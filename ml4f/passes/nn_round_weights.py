@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, UnitAttr
@@ -21,7 +19,6 @@ WEIGHTS = {
 """By operation: the operands that are weights."""
 
 
-@dataclass(frozen=True)
 class NnRoundWeightsPass(ModulePass):
     """Rounds the weights of convolutions, dense and recurrent layers; biases and all that is small stay float32.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -13,7 +11,6 @@ from ml4f.backend.thumb.legalisation import legalize_ties
 from ml4f.dialects.thumb.structure import FuncOp
 
 
-@dataclass(frozen=True)
 class ThumbLegalizeTiesPass(ModulePass):
     """Copies an operand that must share a register with a value alive at the same time.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -13,7 +11,6 @@ from ml4f.backend.thumb.function_view import View
 from ml4f.dialects.thumb.structure import FuncOp
 
 
-@dataclass(frozen=True)
 class ThumbVerifyAllocationPass(ModulePass):
     """Walks each function and tracks which value every register holds; changes nothing, fails on the first wrong use.
 

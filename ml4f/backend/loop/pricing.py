@@ -196,12 +196,16 @@ class Estimator:
         return key
 
     def load(self, address: Address, kind: str) -> Number:
-        chained = self._in_chain
+        """As `_op` without operands, written out."""
         key = self._touch(address)
-        single = kind == "f32"
-        value = self._op(1 if chained else 2, 4 if single else self._core_bytes(address, key), "s" if single else "r")
-        self._in_chain = True
-        return value
+        self._clock += 1
+        self._loop.cycles += 1 if self._in_chain else 2
+        self._in_chain, self._stored, self._dependent, self._result = True, False, 0, -1
+        if kind == "f32":
+            self.code += 4
+            return self._define("s")
+        self.code += self._core_bytes(address, key)
+        return self._define("r")
 
     def load_byte(self, address: Address) -> Number:
         self._touch(address)
@@ -403,29 +407,28 @@ class Estimator:
 
     # -- the result
 
-    def peak(self, file: str) -> int:
-        """The largest number of values of a register file that are alive at once."""
-        change = [0] * (self._clock + 2)
-        for defined, own, last in zip(self._defined, self._files, self._last, strict=True):
-            if own == file and last > defined:
+    def peaks(self) -> dict[str, int]:
+        """The largest number of values of each register file that are alive at once."""
+        changes = {file: [0] * (self._clock + 2) for file in ("s", "r")}
+        for defined, file, last in zip(self._defined, self._files, self._last, strict=True):
+            if last > defined and file in changes:
+                change = changes[file]
                 change[defined] += 1
                 change[last] -= 1
-        return max(accumulate(change))
+        return {file: max(accumulate(change)) for file, change in changes.items()}
 
-    def finish(self, operands: int) -> None:
-        """Adds what does not show in the operations: the call's arguments, and counters that found no register."""
+    def finish(self, operands: int) -> Price:
+        """The price, with what does not show in operations: the call's arguments, counters that found no register."""
         outer = self._loops[0]
         copies = self._copies(outer)
         outer.cycles += ARGUMENT_CYCLES * operands + copies
         self.code += ARGUMENT_BYTES * operands + 4 * copies
-        missing = self._core_need + self.peak("r") - R_REGISTERS - 1
+        peaks = self.peaks()
+        missing = self._core_need + peaks["r"] - R_REGISTERS - 1
         for rounds in sorted(outer.rounds)[: max(missing, 0)]:
             outer.cycles += SPILLED_COUNTER_CYCLES * rounds
             self.code += SPILLED_COUNTER_BYTES
-
-    @property
-    def cycles(self) -> float:
-        return self._loops[0].cycles
+        return Price(outer.cycles, peaks["s"], peaks["r"], self.code)
 
 
 def _short_float(x: float) -> bool:
@@ -478,8 +481,7 @@ def price(nest: Nest, schedule: Schedule) -> Price | None:
         expand(nest, schedule, estimator)  # pyright: ignore[reportArgumentType]
     except ScheduleError:
         return None
-    estimator.finish(len(nest.operands) - (1 if nest.has("bias") and nest.has("w") else 0))
-    return Price(estimator.cycles, estimator.peak("s"), estimator.peak("r"), estimator.code)
+    return estimator.finish(len(nest.operands) - (1 if nest.has("bias") and nest.has("w") else 0))
 
 
 def with_bounds(nest: Nest, schedule: Schedule) -> Nest:

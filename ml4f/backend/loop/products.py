@@ -121,7 +121,7 @@ class Products:
                 operands.weight(address)
         x_values = {address.offset: operands.cache[address] for address in inputs}
         w_values = {address.offset: operands.cache[address] for address in weights} if not halves else {}
-        starting = self.nest.has("bias") and any(value is None for value in accumulators.values())
+        starting = self.nest.has("bias") and None in accumulators.values()
         bias = operands.biases(env) if starting else None
         multiply, join = self.b.fmul, self.join
         for key, x_offset, w_offset in terms:

@@ -158,5 +158,5 @@ def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, ma
 
 def choose_schedule(nest: Nest) -> tuple[Schedule, Candidate]:
     """The fastest schedule of a nest alone, and what it costs; it is for `Candidate.nest`, an equal of the nest."""
-    fastest = candidates(nest, compact=False)[0]
+    fastest = candidates(nest, 0, False)[0]
     return fastest.schedule, fastest

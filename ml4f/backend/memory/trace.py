@@ -178,9 +178,12 @@ def _enumerate(key: Key, group: _Group, table: np.ndarray, last: bool) -> tuple[
     slot += sum(
         loop.first_slot + (0 if loop in needed or not last else (loop.count - 1) * loop.slots) for loop in chain
     )
-    happens = grid.runs(chain, table)
-    words = (np.asarray(group.offsets)[:, None] + grid.affine(terms)[happens][None, :]).ravel() // WORD
-    slots = (np.asarray(group.slots)[:, None] + slot[happens][None, :]).ravel()
+    places = grid.affine(terms)
+    if any(loop.bounds is not None for loop in chain):
+        happens = grid.runs(chain, table)
+        places, slot = places[happens], slot[happens]
+    words = np.add.outer(np.asarray(group.offsets), places).ravel() // WORD
+    slots = np.add.outer(np.asarray(group.slots), slot).ravel()
     return words, slots
 
 
