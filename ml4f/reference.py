@@ -109,4 +109,12 @@ def _evaluator(proto: onnx.ModelProto) -> Any:
             factor = along_channels(scale) / np.sqrt(along_channels(variance) + (1e-5 if epsilon is None else epsilon))
             return ((factor * (x - along_channels(mean)) + along_channels(bias)).astype(x.dtype),)
 
-    return ReferenceEvaluator(proto, new_ops=[BatchNormalization])
+    class GlobalMaxPool(OpRun):
+        """Over all spatial axes. onnx's own takes two axes of any input, the wrong ones unless it is 2-D."""
+
+        op_domain = ""
+
+        def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+            return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+    return ReferenceEvaluator(proto, new_ops=[BatchNormalization, GlobalMaxPool])

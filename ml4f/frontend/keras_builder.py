@@ -125,7 +125,12 @@ class GraphBuilder:
     def model(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.ModelProto:
         """The finished model."""
         named = {value.name for value in outputs}
-        infos = [_info(Value(tensor, shape)) for tensor, shape in self.shapes.items() if tensor not in named]
+        types = _element_types(self.nodes)
+        infos = [
+            helper.make_tensor_value_info(tensor, types.get(tensor, TensorProto.FLOAT), list(shape))
+            for tensor, shape in self.shapes.items()
+            if tensor not in named
+        ]
         graph = helper.make_graph(
             self.nodes,
             name or "model",
@@ -137,6 +142,24 @@ class GraphBuilder:
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="ml4f"
         )
+
+
+def _element_types(nodes: Sequence[onnx.NodeProto]) -> dict[str, int]:
+    """The element types of tensors that are not float32: what a Cast gives, and what only moves such elements."""
+    types: dict[str, int] = {}
+    for node in nodes:
+        kind: int | None = None
+        if node.op_type == "Cast":
+            kind = next(a.i for a in node.attribute if a.name == "to")
+        elif node.op_type in MOVES:
+            kind = types.get(node.input[0])
+        if kind is not None:
+            types.update(dict.fromkeys(node.output, kind))
+    return types
+
+
+MOVES = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice"})
+"""Operators whose result has the type of the first operand."""
 
 
 def _info(value: Value) -> onnx.ValueInfoProto:

@@ -11,7 +11,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from ml4f.errors import Ml4fError
+from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend.exporter_slips import mend_exporter_slips, unknown_operators
 from ml4f.frontend.guards import Budget, checked_shape, diverged, parser_errors
 
 WIDENED = (TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -64,6 +65,14 @@ def prepare_onnx(proto: onnx.ModelProto, name: str, folder: Path | None) -> tupl
             from onnx import inliner
 
             proto = inliner.inline_local_functions(proto)
+    mend_exporter_slips(proto)
+    foreign = [
+        f"'{node.name}' is of the kind {node.op_type}, which ONNX does not have: the exporter could not convert it; "
+        "give the model in the format of the framework that made it"
+        for node in unknown_operators(proto)
+    ]
+    if foreign:
+        raise UnsupportedError(name, foreign)
     if proto.ir_version <= onnx.IR_VERSION:
         try:
             onnx.checker.check_model(_with_output_shapes(proto))

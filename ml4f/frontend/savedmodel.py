@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend.exporter_slips import mend_exporter_slips, unknown_operators
 from ml4f.frontend.free_shapes import REMEDY, FreeShapes
 
 OPSET = 15
@@ -139,12 +140,13 @@ def _load_new(tf: Any, path: Path, subject: str) -> _Frozen:
     if name is None:
         raise ValueError("it has no signature")
     function = signatures[name]
-    frozen = convert_variables_to_constants_v2(function)
+    # Loops stay While, which tf2onnx knows; lowered to Switch and Merge they would leave TensorList operators behind.
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
     names = list(function.structured_input_signature[1])
     tensors = {tensor.name.split(":")[0]: tensor for tensor in frozen.inputs}
     ordered = [tensors[key] for key in names if key in tensors] or list(frozen.inputs)
     inputs = [(t.name, _extents(t.shape)) for t in ordered]
-    keys = list(function.structured_outputs)
+    keys = sorted(function.structured_outputs)  # as TensorFlow flattens them
     outputs = [tensor.name for tensor in frozen.outputs]
 
     def run(values: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -211,6 +213,13 @@ def _converted(tf: Any, frozen: _Frozen, subject: str, given: FreeShapes) -> tup
         raise UnsupportedError(
             subject, [f"tf2onnx cannot convert it ({_line(error)}); save it as .keras or .h5"]
         ) from None
+    mend_exporter_slips(proto)
+    left = [
+        f"tf2onnx cannot convert the operator {n.op_type} ('{n.name}'); save it as .keras or .h5"
+        for n in unknown_operators(proto)
+    ]
+    if left:
+        raise UnsupportedError(subject, left)
     for entry in proto.graph.input:  # tf2onnx leaves some shapes open
         if entry.name in shapes:
             entry.type.tensor_type.shape.CopyFrom(
