@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ml4f.errors import Ml4fError
+
 
 class Reference:
     """Evaluates an ONNX model and keeps every intermediate tensor."""
@@ -45,7 +47,15 @@ class Reference:
                 for name, entry in declared.items()
             }
             fed = {name: _as_type(value, types[name]) for name, value in fed.items()}
-            values = _evaluator(self.proto).run(names, fed)
+            try:
+                values = _evaluator(self.proto).run(names, fed)
+            except Exception as error:  # it raises whatever it likes, also on models that are right
+                line = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                raise Ml4fError(
+                    f"{self.proto.graph.name or 'the model'}: onnx's reference evaluator, which the code is compared "
+                    f"with, cannot compute it ({line}); pip install onnxruntime, which takes its place, or compile "
+                    "with --no-validate"
+                ) from None
         return {**fed, **dict(zip(names, values, strict=True))}
 
 

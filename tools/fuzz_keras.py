@@ -123,7 +123,11 @@ class Generator:
                 current = following
         if not layers:
             raise Rejected("no layer fitted")
-        return self.finish(self.keras.Sequential([self.keras.Input(shape=shape), *layers]), shape)
+        try:
+            model = self.keras.Sequential([self.keras.Input(shape=shape), *layers])
+        except Exception as error:  # a shape that Keras takes for possible and TensorFlow does not
+            raise Rejected(str(error)) from None
+        return self.finish(model, shape)
 
     def finish(self, model: Any, shape: tuple[int, ...]) -> Network:
         """With random weights, an input, and what TensorFlow makes of it."""
@@ -241,6 +245,8 @@ class Generator:
         if layer is None:
             return None
         try:
+            if min(layer.compute_output_shape((1, *shape))[1:], default=1) < 1:
+                return None  # TensorFlow itself may crash on pools larger than their input
             out = layer(np.zeros((1, *shape), dtype=np.float32))
             out = tuple(int(n) for n in out.shape[1:])
         except Exception:  # TensorFlow raises whatever it likes for options it does not take

@@ -302,9 +302,10 @@ class Importer:
     # Running
 
     def run(self) -> ModuleOp:
+        from ml4f.frontend.importer_indices import plain_indices
         from ml4f.frontend.importer_ops import HANDLERS
 
-        graph = self.proto.graph
+        graph = plain_indices(self.proto.graph, self.opset)
         for initializer in graph.initializer:
             self.add_constant(initializer.name, initializer)
         inputs = [entry for entry in graph.input if entry.name not in self.constants]

@@ -62,15 +62,26 @@ def where(importer: Importer, node: Node) -> None:
     condition = importer.const(mask)
     if condition is not None:
         importer.constants[f"{output}/mask"] = np.asarray(condition).astype(np.float32)
+        importer.constants[f"{output}/inverse"] = np.asarray(np.logical_not(condition)).astype(np.float32)
         mask = f"{output}/mask"
-    _inverted(importer, node, mask, f"{output}/inverse")
+    else:
+        _inverted(importer, node, mask, f"{output}/inverse")
     parts = []
     for index, (branch, selector) in enumerate(zip(branches, (mask, f"{output}/inverse"), strict=True)):
-        constant = importer.const(branch)
-        if constant is not None and not np.any(constant):
+        constant, selected = importer.const(branch), importer.const(selector)
+        if any(known is not None and not np.any(known) for known in (constant, selected)):
             continue
         part = f"{output}/part{index}"
-        combine(importer, node, nn.WhereOp, branch, selector, part)
+        if constant is not None and selected is not None:
+            importer.constants[part] = np.where(selected, constant, 0).astype(np.float32)
+        elif (
+            selected is not None
+            and selected.all()
+            and np.broadcast_shapes(selected.shape, importer.shape(branch)) == importer.shape(branch)
+        ):
+            part = branch
+        else:
+            combine(importer, node, nn.WhereOp, branch, selector, part)
         parts.append(part)
     if len(parts) == 2:
         combine(importer, node, nn.AddOp, parts[0], parts[1], output)

@@ -31,7 +31,8 @@ def reduce(importer: Importer, node: Node) -> None:
     source, output = node.proto.input[0], node.proto.output[0]
     rank = len(importer.shape(source))
     axes = constant_axes(importer, node, 1, rank)
-    if not axes and node.get("noop_with_empty_axes", 0):
+    noop = bool(node.get("noop_with_empty_axes", 0))
+    if not axes and noop:
         before, _, after = KINDS.get(node.op_type, ("exp", "sum", "log"))
         if before or after:
             raise NotSupported("no axes to reduce over; leave the operator out")

@@ -175,6 +175,8 @@ class LayerContext:
     store: WeightStore
     subject: str
     notes: list[str]
+    names: tuple[str, ...] = ()
+    """The keywords of the call's tensors, "" for those without."""
 
     @property
     def path(self) -> str:

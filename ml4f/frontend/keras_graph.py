@@ -22,6 +22,8 @@ MAX_OUTPUTS = 64
 """Of one layer."""
 OPERATION_CLASSES = ("TFOpLambda", "SlicingOpLambda")
 """How Keras 2 stores functions of TensorFlow; their arguments are those of the call."""
+ARCHIVE_CLASSES = {"GroupQueryAttention": "GroupedQueryAttention"}
+"""Classes that Keras exports under another name than the one that its archives go by."""
 KERAS_MODULES = ("keras", "tf_keras", "tensorflow", "keras_core", "builtins")
 
 
@@ -38,6 +40,8 @@ class Layer:
     stored: str
     keras: int
     """The version of Keras whose rules the layer follows: 2 or 3."""
+    keywords: dict[str, Any] = field(default_factory=dict)
+    """What the call says besides tensors, e.g. {"training": False}."""
 
 
 Argument = int | float
@@ -50,6 +54,8 @@ class Call:
 
     layer: Layer
     arguments: tuple[Argument, ...]
+    names: tuple[str, ...]
+    """Of the arguments: the keyword, or "" for those without."""
     outputs: tuple[int, ...]
 
 
@@ -159,12 +165,21 @@ class _Reader:
         arguments: Sequence[Argument],
         scope: _Scope,
         stored: str,
-        keywords: dict[str, Any] | None = None,
+        operands: _Operands | None = None,
         count: int = 1,
     ) -> list[int]:
-        """One call of a layer, or of all layers of a model; keywords are what configures functions of TensorFlow."""
+        """One call of a layer, or of all layers of a model; its keywords are what configures functions of
+        TensorFlow.
+        """
         name = _name(entry)
+        keywords = operands.keywords if operands else {}
+        names = operands.names if operands else [""] * len(arguments)
         if entry["class_name"] in MODEL_CLASSES and not _custom(entry):
+            if keywords.get("training") is True:
+                raise Ml4fError(
+                    f"{self.subject}: the model '{name}' is called with training=True, as in training; "
+                    "build the model with training=False"
+                )
             inner = _Scope((*scope.path, name), stored, scope.depth + 1)
             return self.unfold(entry, [a for a in arguments if isinstance(a, int)], inner)
         config = object_of(entry.get("config", {}), self.subject, f"the configuration of layer '{name}'")
@@ -177,9 +192,10 @@ class _Reader:
             path=(*scope.path, name),
             stored=stored,
             keras=self.keras,
+            keywords=keywords,
         )
         outputs = [self.tensor() for _ in range(count)]
-        self.graph.calls.append(Call(layer, tuple(arguments), tuple(outputs)))
+        self.graph.calls.append(Call(layer, tuple(arguments), tuple(names), tuple(outputs)))
         return outputs
 
     def input_of(self, entries: list[dict[str, Any]], inner: dict[str, Any]) -> int:
@@ -236,7 +252,7 @@ class _StoredNames:
         self.counts: dict[str, int] = {}
 
     def next(self, kind: str) -> str:
-        base = snake_case(str(kind))
+        base = snake_case(ARCHIVE_CLASSES.get(str(kind), str(kind)))
         count = self.counts.get(base, 0)
         self.counts[base] = count + 1
         return self.prefix + (f"{base}_{count}" if count else base)
@@ -313,7 +329,7 @@ class _Functional:
                 return False
             found.append(tensor)
         count = self.counts.get(_name(entry), 1)
-        outputs = self.reader.call(entry, found, self.scope, stored, operands.keywords, count)
+        outputs = self.reader.call(entry, found, self.scope, stored, operands, count)
         self.tensors[_name(entry), index] = outputs
         return True
 
@@ -349,39 +365,48 @@ def _checked_index(reference: _Reference) -> int:
 
 @dataclass(frozen=True)
 class _Operands:
-    """A call's references and constants, and its keywords that are neither."""
+    """A call's references and constants, the keywords that they stand under, and its keywords that are neither."""
 
-    arguments: list[Any]
+    arguments: list[Any] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     keywords: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, found: Sequence[Any], name: str = "") -> None:
+        self.arguments.extend(found)
+        self.names.extend([name] * len(found))
 
 
 def _operands(node: Any) -> _Operands:
     """Of a call: Keras 3 {"args", "kwargs"}, Keras 2 [["layer", 0, 0, {…}], …]."""
+    made = _Operands()
     if isinstance(node, dict):
-        keywords = node.get("kwargs", {})
-        tensors = _collect(node.get("args", []))
-        return _Operands(
-            tensors + _collect({k: v for k, v in keywords.items() if isinstance(v, dict | list)}), keywords
-        )
+        made.keywords.update(node.get("kwargs", {}))
+        made.add(_collect(node.get("args", [])))
+        for key, value in made.keywords.items():
+            if isinstance(value, dict | list):
+                made.add(_collect(value), key)
+        return made
     if node and isinstance(node[0], str):
         node = [node]
-    found: list[Any] = []
-    plain: dict[str, Any] = {}
     for entry in node:
         name, call, tensor = entry[:3]
-        found.append(float(tensor) if name == "_CONSTANT_VALUE" else _Reference(name, int(call), int(tensor)))
+        made.add([float(tensor) if name == "_CONSTANT_VALUE" else _Reference(name, int(call), int(tensor))])
         if len(entry) > 3 and isinstance(entry[3], dict):
-            found += _keyword_operands(entry[3])
-            plain.update(entry[3])
-    return _Operands(found, plain)
+            made.keywords.update(entry[3])
+            for key, value in entry[3].items():
+                made.add(_keyword_operands(key, value), key)
+    return made
 
 
-def _keyword_operands(keywords: dict[str, Any]) -> list[Any]:
-    """The second operand of Keras 2 arithmetic: {"y": ["layer", 0, 0]} or {"y": 2.0}."""
-    value = keywords.get("y")
-    if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str):
+def _keyword_operands(key: str, value: Any) -> list[Any]:
+    """Operands of Keras 2 calls: {"value": ["layer", 0, 0]}, a list of such, or a number: {"y": 2.0}."""
+    if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
         return [_Reference(value[0], int(value[1]), int(value[2]))]
-    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
+    if isinstance(value, list) and value and all(isinstance(inner, list) for inner in value):
+        return [found for inner in value for found in _keyword_operands("", inner)]
+    if key == "y" and isinstance(value, int | float) and not isinstance(value, bool):
+        return [float(value)]
+    return []
 
 
 def _collect(value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ import onnx
 from ml4f.errors import Ml4fError, UnsupportedError
 from ml4f.frontend import (
     keras_activations,
+    keras_layers_attention,
     keras_layers_conv,
     keras_layers_core,
     keras_layers_norm,
@@ -25,6 +26,7 @@ from ml4f.frontend.keras_weights import KerasFile
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]] = {
     **keras_layers_core.LAYERS,
+    **keras_layers_attention.LAYERS,
     **keras_layers_conv.LAYERS,
     **keras_layers_norm.LAYERS,
     **keras_layers_pool.LAYERS,
@@ -33,6 +35,8 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]
     **keras_activations.LAYERS,
 }
 """Keras class → the function that translates its layers."""
+TRAINED = ("BatchNormalization", *keras_layers_core.TRAINING_ONLY)
+"""Layers that compute something else in training."""
 MASKS = ("Masking",)
 """Layers that hide some steps from those behind them."""
 
@@ -101,7 +105,11 @@ class _Translation:
             return nothing
         if any(value is None for value in known):
             return nothing
-        context = LayerContext(self.builder, layer, self.file.weights, self.subject, self.graph.notes)
+        problem = _call_problem(call)
+        if problem:
+            self.refuse(label, problem)
+            return nothing
+        context = LayerContext(self.builder, layer, self.file.weights, self.subject, self.graph.notes, call.names)
         self.note_precision(layer.config)
         since = len(self.builder.nodes)
         try:
@@ -141,3 +149,12 @@ class _Translation:
 
     def refuse(self, label: str, problem: str) -> None:
         self.problems[f"{label}: {problem}"] = None
+
+
+def _call_problem(call: Call) -> str:
+    """Why a call cannot be translated, whatever its layer computes; "" if it can."""
+    if call.layer.keywords.get("training") is True and call.layer.kind in TRAINED:
+        return "it is called with training=True, as in training; build the model with training=False"
+    if "mask" in call.names or "attention_mask" in call.names:
+        return "it is called with a mask, which is not supported; give every sequence its full length"
+    return ""

@@ -90,13 +90,15 @@ class _Reader:
         return self.file
 
     def check_ends(self, graph: Any) -> None:
-        """Quantised models have integers at both ends, and in between."""
+        """Quantised models have integers with a scale at both ends, and in between; other integers are indices."""
         problems = []
         for what, indices in (("input", self.file.inputs), ("output", self.file.outputs)):
             for index in indices:
                 tensor = graph.Tensors(index)
                 kind = self.types.get(tensor.Type(), "unknown")
-                if kind != "FLOAT32":
+                quantization = tensor.Quantization()
+                scaled = quantization is not None and quantization.ScaleLength()
+                if kind != "FLOAT32" and (scaled or kind not in ("INT32", "INT64")):
                     problems.append(f"{what} '{_text(tensor.Name())}' {_shape(tensor)} is {kind.lower()}")
         if problems:
             raise UnsupportedError(

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ml4f.frontend.keras_builder import Refused, Shape, Value
 from ml4f.frontend.keras_layers_conv import window_extents, window_pads
@@ -206,10 +207,23 @@ _FOLDED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 def _compared(op_type: str, negated: bool = False) -> Translation:
     def translate(c: OperatorContext) -> Value:
-        operands = [c.either(0), c.either(1)]
+        operands = _as_floats([c.either(0), c.either(1)])
         shape = np.broadcast_shapes(*(v.shape for v in operands))
         made = _boolean(c, op_type, operands, shape)
         return _boolean(c, "Not", [made], shape) if negated else made
+
+    return translate
+
+
+def _as_floats(operands: Sequence[Value | np.ndarray]) -> list[Value | np.ndarray]:
+    """Whole numbers as float32, which computed integers are, too."""
+    return [v.astype(np.float32) if isinstance(v, np.ndarray) and v.dtype.kind in "iu" else v for v in operands]
+
+
+def _logical(op_type: str) -> Translation:
+    def translate(c: OperatorContext) -> Value:
+        operands = [c.either(index) for index in range(len(c.operands))]
+        return _boolean(c, op_type, operands, np.broadcast_shapes(*(v.shape for v in operands)))
 
     return translate
 
@@ -222,7 +236,7 @@ def _boolean(c: OperatorContext, op_type: str, operands: Sequence[Value | np.nda
 
 
 def _select(c: OperatorContext) -> Value:
-    operands: list[Value | np.ndarray] = [c.either(index) for index in range(3)]
+    operands = [c.either(0), *_as_floats([c.either(1), c.either(2)])]
     shapes = [v.shape for v in operands]
     if len(shapes[0]) == 1 and len(shapes[1]) > 1:
         raise Refused("a condition for each element of the batch")
@@ -472,15 +486,17 @@ def _broadcast_to(c: OperatorContext) -> Value:
 
 
 def _gather(c: OperatorContext) -> Operand:
-    x, where = c.either(0), c.constant(1)
+    x, where = c.either(0), c.either(1)
     axis = c.operator.option("Axis", 0) % len(x.shape)
     if c.operator.option("BatchDims", 0):
         raise Refused("batch_dims")
-    if isinstance(x, np.ndarray):
+    if isinstance(where, Value):  # computed, as of an embedding
+        where = c.emit("Cast", [where], where.shape, to=onnx.TensorProto.INT64)
+    elif isinstance(x, np.ndarray):
         return np.take(x, where, axis=axis)
-    return c.emit(
-        "Gather", [x, where.astype(np.int64)], (*x.shape[:axis], *where.shape, *x.shape[axis + 1 :]), axis=axis
-    )
+    else:
+        where = where.astype(np.int64)
+    return c.emit("Gather", [x, where], (*x.shape[:axis], *where.shape, *x.shape[axis + 1 :]), axis=axis)
 
 
 def _reverse(c: OperatorContext) -> Value:
@@ -493,6 +509,10 @@ def _reverse(c: OperatorContext) -> Value:
 
 def _shape(c: OperatorContext) -> np.ndarray:
     return np.array(c.either(0).shape, dtype=np.int64)
+
+
+def _broadcast_args(c: OperatorContext) -> np.ndarray:
+    return np.array(np.broadcast_shapes(tuple(c.whole_numbers(0)), tuple(c.whole_numbers(1))), dtype=np.int64)
 
 
 def _fill(c: OperatorContext) -> np.ndarray:
@@ -617,6 +637,7 @@ OPERATORS: dict[str, Translation] = {
     "AVERAGE_POOL_2D": _pool("AveragePool"),
     "BATCH_MATMUL": _batch_matmul,
     "BATCH_TO_SPACE_ND": _batch_to_space,
+    "BROADCAST_ARGS": _broadcast_args,
     "BROADCAST_TO": _broadcast_to,
     "CAST": _cast,
     "CEIL": _unary("Ceil"),
@@ -646,6 +667,9 @@ OPERATORS: dict[str, Translation] = {
     "LESS": _compared("Less"),
     "LESS_EQUAL": _compared("LessOrEqual"),
     "LOG": _unary("Log"),
+    "LOGICAL_AND": _logical("And"),
+    "LOGICAL_NOT": _logical("Not"),
+    "LOGICAL_OR": _logical("Or"),
     "LOGISTIC": _unary("Sigmoid"),
     "LOG_SOFTMAX": _unary("LogSoftmax", axis=-1),
     "MAXIMUM": _binary("Max"),

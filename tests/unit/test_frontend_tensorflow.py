@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed (pip install -e '.[tensorflow]')")
@@ -146,6 +147,9 @@ def test_embeddings(kind: str, tmp_path: Path) -> None:
     x = rng.integers(0, 20, (2, 9)).astype(np.float32)
     network = fuzz_keras.Network(model, x, np.asarray(model(x, training=False)), version)
     assert fuzz_keras.check(network, kind, "nn", tmp_path) <= fuzz_keras.TOLERANCE
+    (tmp_path / "again").mkdir()
+    made = load_model(fuzz_keras.save(network, kind, tmp_path / "again")).proto
+    onnx.checker.check_model(made, full_check=True)  # the indices are integers
 
 
 def two_ends(keras: Any) -> Any:
@@ -215,6 +219,18 @@ def test_saved_models_and_frozen_graphs(tmp_path: Path) -> None:
         result = run_nn(import_onnx(loaded.proto, name), [x[0]])[0]
         assert fuzz_keras.difference(result, expected) <= fuzz_keras.TOLERANCE
         assert "compared with TensorFlow" in loaded.notes[0]
+
+
+def test_a_recurrent_layer_in_a_saved_model(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e '.[tensorflow]')")
+    keras.backend.clear_session()
+    i = keras.Input((6, 3))
+    model = keras.Model(i, keras.layers.Dense(2, activation="gelu")(keras.layers.LSTM(4)(i)))
+    model.export(tmp_path / "saved", verbose=False)
+    x = np.random.default_rng(7).standard_normal((1, 6, 3)).astype(np.float32)
+    result = run_nn(import_onnx(load_model(tmp_path / "saved").proto, "saved"), [x[0]])[0]
+    assert fuzz_keras.difference(result, np.asarray(model(x, training=False))) <= fuzz_keras.TOLERANCE
 
 
 def test_graphs_that_touch_files_are_refused(tmp_path: Path) -> None:

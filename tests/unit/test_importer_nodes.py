@@ -173,6 +173,67 @@ def test_integers_are_for_looking_up_alone() -> None:
         ml4f.compile(proto)
 
 
+def wrapped_indices(kind: int, limit: int) -> onnx.ModelProto:
+    """An embedding in front of whose indices i, as TensorFlow exports it, i + limit is chosen where i < 0."""
+    proto = embedding(kind, 7)
+    nodes = [
+        helper.make_node("Add", ["j", "limit"], ["later"]),
+        helper.make_node("Less", ["j", "zero"], ["negative"]),
+        helper.make_node("Where", ["negative", "later", "j"], ["i"]),
+    ]
+    for node in reversed(nodes):
+        proto.graph.node.insert(0, node)
+    proto.graph.input[0].name = "j"
+    kept = np.int64 if kind == TensorProto.INT64 else np.int32
+    proto.graph.initializer.extend(
+        [numpy_helper.from_array(np.array(limit, kept), "limit"), numpy_helper.from_array(np.array(0, kept), "zero")]
+    )
+    return proto
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.INT64])
+def test_indices_that_are_only_wrapped_are_the_inputs(kind: int) -> None:
+    compiled = ml4f.compile(wrapped_indices(kind, 7))
+    indices = np.array([[6, 0, -1, 3, -7]])
+    np.testing.assert_array_equal(compiled.predict(indices).ravel(), random(11, 7, 19)[indices].ravel())
+    assert compiled.stats.cycles == ml4f.compile(embedding(kind, 7)).stats.cycles
+
+
+def test_indices_that_are_shifted_are_not_taken_for_wrapped_ones() -> None:
+    with pytest.raises(UnsupportedError, match="integers"):
+        ml4f.compile(wrapped_indices(TensorProto.INT64, 6))
+
+
+def test_erfc_of_tf2onnx_is_what_erf_leaves() -> None:
+    x = random(15, 1, 9)
+    node = helper.make_node("Erfc", ["x"], ["y"])
+    plain = [helper.make_node("Erf", ["x"], ["e"]), helper.make_node("Sub", ["one", "e"], ["y"])]
+    one = {"one": np.ones(1, np.float32)}
+    wanted = expected(model(plain, {"x": x.shape}, "y", one), x)
+    np.testing.assert_allclose(computed(model([node], {"x": x.shape}, "y"), x), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_what_an_exporter_could_not_convert_is_named() -> None:
+    node = helper.make_node("StatefulPartitionedCall", ["x"], ["y"], name="conv/call")
+    with pytest.raises(UnsupportedError, match=r"'conv/call'.*StatefulPartitionedCall.*give the model"):
+        load_model(model([node], {"x": (1, 3)}, "y"))
+
+
+def test_a_product_with_a_long_epilogue_finds_its_registers() -> None:
+    """The scheduler's order must not need more registers than there are for the copies that selections need."""
+    x, v = random(16, 1, 2, 7, 4), random(17, 1, 2, 4, 7)
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["p"]),
+        helper.make_node("Mul", ["p", "half"], ["s"]),
+        helper.make_node("Where", ["seen", "s", "low"], ["w"]),
+        helper.make_node("Softmax", ["w"], ["y"]),
+    ]
+    constants = {"half": np.array(0.5, np.float32), "low": np.array(-2.4e38, np.float32)}
+    proto = model(nodes, {"x": x.shape, "v": v.shape}, "y", {**constants, "seen": np.tri(7) > 0})
+    made = ml4f.compile(proto).predict([x, v])
+    np.testing.assert_allclose(np.ravel(made), expected(proto, x, v), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [21, 42, 43])
 def test_a_selection_of_any_size(size: int) -> None:
     x = random(14, 1, size)

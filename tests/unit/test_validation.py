@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 
 import ml4f.compiler
@@ -159,3 +160,14 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ml4f.reference._onnxruntime_session", lambda proto: None)
     for name in ("batch1", "singleDimBatchNorm", "noDsp", "avgPool"):
         compile_proto(sample_model(name), name)
+
+
+def test_global_maximum_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnx's evaluator takes the maximum along wrong axes, unless the input has two besides batch and channels."""
+    monkeypatch.setattr("ml4f.reference._onnxruntime_session", lambda proto: None)
+    shape = [1, 3, 5]
+    node = onnx.helper.make_node("GlobalMaxPool", ["x"], ["y"])
+    entries = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "x"]
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 1])
+    graph = onnx.helper.make_graph([node], "maximum", entries, [result])
+    compile_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), "maximum")

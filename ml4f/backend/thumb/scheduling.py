@@ -109,6 +109,10 @@ class _FunctionScheduler:
             state = _Segment(self, instructions, notes, alive, 2 * self.position + 1)
             order = state.run(dependences(instructions, carried, self.liveness.end))
             best = price([notes[index] for index in order], self.rules, is_loop_body)
+            if state.worst and best.cycles < source.cycles:
+                source_order = _Segment(self, instructions, notes, alive, 2 * self.position + 1)
+                if source_order.follow() < state.worst:
+                    best = source  # the faster order needs more registers than there are
         self.report.cycles_before += source.cycles
         if best.cycles >= source.cycles:
             self.report.cycles_after += source.cycles
@@ -239,6 +243,8 @@ class _Segment:
         self.notes = notes
         self.singles = alive[SINGLE]
         self.cores = alive[CORE]
+        self.worst = 0
+        """By how many values the limits are exceeded at most."""
         self.remaining: dict[int, int] = {}
         ends = scheduler.liveness.end
         for instruction in instructions:
@@ -271,12 +277,20 @@ class _Segment:
             if note.row.unit_busy:
                 busy_until = time + note.row.unit_busy
             halfwords += note.halfwords
+            self.worst = max(self.worst, self.exceeds(self.instructions[chosen]))
             self.retire(self.instructions[chosen])
             for successor in successors[chosen]:
                 predecessors[successor] -= 1
             order.append(chosen)
             before = note
         return order
+
+    def follow(self) -> int:
+        """By how many values the order in the source exceeds the limits."""
+        for instruction in self.instructions:
+            self.worst = max(self.worst, self.exceeds(instruction))
+            self.retire(instruction)
+        return self.worst
 
     def choose(self, ready: list[int], before: Note | None, halfwords: int, busy: int) -> int:
         """The ready instruction with the least key; the order in the source decides between equals."""
@@ -300,10 +314,19 @@ class _Segment:
         return best
 
     def exceeds(self, instruction: Instruction) -> int:
-        """By how many values the register limits are exceeded right behind the instruction."""
+        """By how many values the register limits are exceeded right behind the instruction, or, where it overwrites an
+        operand that is read later, in front of it: a copy is made there.
+        """
         if self.singles + len(instruction.defs) <= SINGLE_LIMIT and self.cores + len(instruction.defs) <= CORE_LIMIT:
             return 0
         singles, cores = self.change(instruction)
+        for use, _ in instruction.ties:
+            value = instruction.uses[use]
+            if self.remaining[value] > 1:
+                if self.classes[value] == SINGLE:
+                    singles = max(singles, 1)
+                else:
+                    cores = max(cores, 1)
         over = max(0, self.singles + singles - SINGLE_LIMIT) if singles > 0 else 0
         return over + (max(0, self.cores + cores - CORE_LIMIT) if cores > 0 else 0)
 
