@@ -133,7 +133,7 @@ class _Finder:
             values = ReferenceEvaluator(model).run(None, {root: index.astype(helper.tensor_dtype_to_np_dtype(kind))})
         except Exception:  # it raises whatever it likes; the nodes then stay as they are
             return False
-        found = np.asarray(values[0])
+        found = np.asarray(next(iter(values)))
         return bool(
             found.shape == index.shape and np.all((found - index) % rows == 0) and np.all(np.abs(found + 0.5) < rows)
         )
