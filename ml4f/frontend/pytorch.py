@@ -7,10 +7,12 @@ pickles (.pt, .pth) are not read, as loading one runs code from it.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,22 +127,38 @@ def _converted(torch: Any, program: Any, subject: str) -> tuple[onnx.ModelProto,
     return proto, ["converted by torch.onnx.export, and compared with PyTorch's outputs"]
 
 
-def _inputs(torch: Any, program: Any, subject: str) -> list[list[int]]:
-    """The shapes of the program's inputs."""
+@dataclass(frozen=True)
+class _Input:
+    shape: tuple[int, ...]
+    kind: str
+    """float32, or int32 or int64 as of the indices of an embedding."""
+
+    def example(self, rng: np.random.Generator) -> np.ndarray:
+        """Random numbers; whole ones are 0 or 1, which every table has."""
+        if self.kind == "float32":
+            return rng.standard_normal(self.shape).astype(np.float32)
+        return rng.integers(0, 2, self.shape).astype(self.kind)
+
+
+def _inputs(torch: Any, program: Any, subject: str) -> list[_Input]:
+    """The program's inputs."""
     names = set(program.graph_signature.user_inputs)
-    shapes: list[list[int]] = []
+    inputs: list[_Input] = []
+    kinds = {torch.float32: "float32", torch.int32: "int32", torch.int64: "int64"}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in names:
             value = node.meta.get("val")
-            if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+            if not isinstance(value, torch.Tensor) or value.dtype not in kinds:
                 raise Ml4fError(
-                    f"{subject}: input '{node.name}' is no float32 tensor; export the model with such inputs"
+                    f"{subject}: input '{node.name}' is no tensor of float32, int32 or int64; export the model with "
+                    "such inputs"
                 )
-            shapes.append([n if isinstance(n, int) else 1 for n in value.shape])
-    return shapes
+            shape = tuple(n if isinstance(n, int) else 1 for n in value.shape)
+            inputs.append(_Input(shape, kinds[value.dtype]))
+    return inputs
 
 
-def _compare(torch: Any, proto: onnx.ModelProto, program: Any, shapes: Sequence[Sequence[int]], subject: str) -> None:
+def _compare(torch: Any, proto: onnx.ModelProto, program: Any, inputs: Sequence[_Input], subject: str) -> None:
     """Raises Ml4fError if the converted model computes something else than PyTorch."""
     from ml4f.reference import Reference
 
@@ -148,7 +166,7 @@ def _compare(torch: Any, proto: onnx.ModelProto, program: Any, shapes: Sequence[
     names = [entry.name for entry in proto.graph.output]
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
-        values = [rng.standard_normal(tuple(shape)).astype(np.float32) for shape in shapes]
+        values = [entry.example(rng) for entry in inputs]
         with torch.no_grad():
             given = module(*(torch.from_numpy(v) for v in values))
         flat = torch.utils._pytree.tree_leaves(given)
@@ -165,4 +183,5 @@ def _compare(torch: Any, proto: onnx.ModelProto, program: Any, shapes: Sequence[
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # torch colours its messages
+    return f"{type(error).__name__}: {' '.join(text.split())[:160]}"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ml4f
 from ml4f.errors import Ml4fError
 from ml4f.frontend import load_model
 from ml4f.frontend.free_shapes import FreeShapes
@@ -63,6 +64,15 @@ def test_modules_and_programs(kind: Any, shape: tuple[int, ...], tmp_path: Path)
         results = run_nn(import_onnx(loaded.proto, "network"), [x.numpy()[0]])
         for result, wanted in zip(results, expected, strict=True):
             assert np.allclose(result.ravel(), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_a_program_with_indices(kind: Any, tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3))
+    indices = torch.tensor([[8, 0, 3]], dtype=kind)
+    torch.export.save(torch.export.export(module, (indices,)), tmp_path / "indices.pt2")
+    made = ml4f.compile(tmp_path / "indices.pt2").predict(indices.numpy())
+    np.testing.assert_allclose(np.ravel(made), module(indices).detach().numpy().ravel(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_module_needs_a_shape() -> None:
