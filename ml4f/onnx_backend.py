@@ -20,7 +20,8 @@ from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt
 from ml4f.compiler import Compilation, Options, compile_proto
 from ml4f.errors import InternalError, Ml4fError, UnsupportedError, ValidationError
 from ml4f.frontend import load_model
-from ml4f.frontend.importer import FLOAT_TYPES, INTEGER_TYPES, Importer
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_types import FLOAT_TYPES, INTEGER_TYPES
 from ml4f.interpreters.nn import run_nn
 
 OPTIONS = Options(validate=False)

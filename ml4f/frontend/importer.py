@@ -9,13 +9,10 @@ Constants are folded; every handler (`importer_ops.py`, `importer_windows.py`) s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 from xdsl.dialects.builtin import ArrayAttr, FunctionType, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -23,155 +20,21 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from ml4f.dialects.nn import ActAttr, ConstOp, NnOp, SourceAttr, named_location, numbers, shape_of, tensor_type
 from ml4f.dialects.nn import ops as nn
 from ml4f.errors import Ml4fError, UnsupportedError
-from ml4f.frontend.free_shapes import REMEDY
-from ml4f.frontend.guards import diverged
-
-OLDEST_OPSET = 6
-FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
-WITHOUT_EFFECT = frozenset({"hidden_size", "momentum", "ratio", "round_mode", "saturate", "seed", "storage_order"})
-"""Attributes that change nothing in inference with float numbers (storage_order: of indices, which
-are refused; hidden_size: the weights say it)."""
-INTEGER_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-"""Types of inputs whose whole numbers the code takes as float32."""
-MOVES = (
-    "Concat",
-    "Expand",
-    "Flatten",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Where",
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_reading import (
+    array_of,
+    evaluate_node,
+    hint_of,
+    input_shape,
+    names_read,
+    opset_of,
+    without_batch,
 )
-EXACT_OPERATORS = (*MOVES, "Unsqueeze", "Abs", "Max", "Min", "Neg", "ReduceMax", "ReduceMin", "Sign")
-"""What makes integers of integers, exactly so where these are held as float32."""
-COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-VALUES = (*COMPARISONS, "Concat", "Max", "Min", "Where")
-"""Operators whose constant inputs are values like the computed ones."""
-INTEGER_OPERATORS = (*EXACT_OPERATORS, *COMPARISONS, "ArrayFeatureExtractor", "Cast", "Gather", "OneHot")
-"""What may be done to computed integers."""
+from ml4f.frontend.importer_types import EXACT, EXACT_OPERATORS, INTEGER_OPERATORS, INTEGER_TYPES, MAX_ELEMENTS, VALUES
+from ml4f.frontend.importer_values import Flattened, NotSupported, Shape, Tensor, Value
+
 DEFAULT_LIMIT = 10
 """Inputs of whole numbers are tried with numbers below it where no table says better."""
-EXACT = 1 << 24
-"""Whole numbers up to it are float32."""
-MAX_ELEMENTS = 1 << 26
-"""No tensor of a model that fits a microcontroller is larger."""
-
-Shape = tuple[int, ...]
-
-
-class NotSupported(Exception):
-    """Raised by handlers; the importer collects them all into one UnsupportedError."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """Elements of `value` == ONNX tensor of `shape` transposed by `order`, flat. `shape` includes the batch."""
-
-    value: SSAValue
-    shape: Shape
-    order: tuple[int, ...]
-
-    @property
-    def ordered(self) -> Shape:
-        """The extents in memory order."""
-        return tuple(self.shape[axis] for axis in self.order)
-
-    @property
-    def memory_shape(self) -> Shape:
-        """The extents in memory order, a batch of one left out."""
-        return tuple(self.shape[axis] for axis in self.order if axis or self.shape[0] != 1 or len(self.shape) == 1)
-
-    @property
-    def significant(self) -> tuple[int, ...]:
-        """The axes with more than one element, in memory order."""
-        return tuple(axis for axis in self.order if self.shape[axis] > 1)
-
-    @property
-    def in_order(self) -> bool:
-        """Whether memory order is the tensor's own."""
-        return list(self.significant) == sorted(self.significant)
-
-
-@dataclass(frozen=True, eq=False)
-class Flattened:
-    """A tensor with a new shape, its elements still in the order of `base`: dense layers permute weights instead."""
-
-    base: Tensor
-    shape: Shape
-
-
-Value = Tensor | Flattened
-
-
-class Attributes(dict[str, Any]):
-    """A node's attributes, which remember which of them were asked for."""
-
-    def __init__(self, values: dict[str, Any]):
-        super().__init__(values)
-        self.seen: set[str] = set()
-
-    def __getitem__(self, name: str) -> Any:
-        self.seen.add(name)
-        return super().__getitem__(name)
-
-    def __contains__(self, name: object) -> bool:
-        self.seen.add(str(name))
-        return super().__contains__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.seen.add(name)
-        return super().get(name, default)
-
-
-class Node:
-    """One ONNX node: attributes by name, inputs resolved."""
-
-    def __init__(self, proto: onnx.NodeProto, index: int, opset: int):
-        self.proto = proto
-        self.op_type = proto.op_type
-        self.opset = opset
-        named = {entry.key: entry.value for entry in getattr(proto, "metadata_props", ())}
-        self.layer = named.get("layer") or proto.name or f"{proto.op_type}_{index}"
-        self.kind = named.get("class") or proto.op_type
-        self.attributes = Attributes({a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute})
-
-    def altered(self, proto: onnx.NodeProto) -> Node:
-        """The same layer with other inputs, outputs or attributes; what is asked of it counts as asked of this one."""
-        made = Node(proto, 0, self.opset)
-        made.layer, made.kind, made.attributes.seen = self.layer, self.kind, self.attributes.seen
-        return made
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute; bytes become text."""
-        value = self.attributes.get(name, default)
-        return value.decode() if isinstance(value, bytes) else value
-
-    def ints(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
-        """A list of integers."""
-        return tuple(int(v) for v in self.attributes.get(name, default))
-
-    def not_understood(self) -> list[str]:
-        """Attributes that no handler has asked for, and that are not what they would be by default."""
-        unread = [name for name in self.attributes if name not in (self.attributes.seen | WITHOUT_EFFECT)]
-        if not unread:
-            return []
-        try:
-            schema = onnx.defs.get_schema(self.op_type, self.opset, self.proto.domain)
-        except onnx.defs.SchemaError:
-            return sorted(unread)
-        values = {a.name: a for a in self.proto.attribute}
-        defaults = {name: a.default_value for name, a in schema.attributes.items()}
-        get = onnx.helper.get_attribute_value
-        return sorted(
-            name
-            for name in unread
-            if values[name].type != onnx.AttributeProto.GRAPH
-            and (name not in defaults or not defaults[name].name or get(values[name]) != get(defaults[name]))
-        )
 
 
 class Importer:
@@ -194,9 +57,9 @@ class Importer:
         """Numbers of the inputs that hold whole numbers."""
         self.problems: list[str] = []
         self.node: Node | None = None
-        self.opset = _opset(proto, name)
+        self.opset = opset_of(proto, name)
         self.constant_ops: dict[int, SSAValue] = {}
-        self.read = _names_read(proto.graph)
+        self.read = names_read(proto.graph)
 
     # Emitting
 
@@ -323,7 +186,7 @@ class Importer:
     def add_input(self, entry: onnx.ValueInfoProto) -> None:
         shape = input_shape(entry, self.name)
         argument = self.block.insert_arg(tensor_type(without_batch(shape)), len(self.block.args))
-        argument.name_hint = _hint(entry.name)
+        argument.name_hint = hint_of(entry.name)
         self.tensors[entry.name] = Tensor(argument, shape, tuple(range(len(shape))))
         if entry.type.tensor_type.elem_type in INTEGER_TYPES:
             self.integers.add(entry.name)
@@ -331,7 +194,7 @@ class Importer:
 
     def add_constant(self, name: str, initializer: onnx.TensorProto) -> None:
         """Name the value of an initializer."""
-        self.constants[name] = _array(initializer, self.name)
+        self.constants[name] = array_of(initializer, self.name)
 
     def visit_within(self, node: Node) -> None:
         """Visit a node that stands for a part of the current one."""
@@ -478,17 +341,6 @@ class Importer:
         return Tensor(value, array.shape, tuple(range(array.ndim)))
 
 
-def _names_read(graph: onnx.GraphProto) -> set[str]:
-    """The tensors that nodes of a graph or of the subgraphs in it read, or that are results."""
-    names = {entry.name for entry in graph.output}
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                names |= _names_read(attribute.g)
-    return names
-
-
 def handler_of(
     node: Node, handlers: dict[str, Callable[[Importer, Node], None]]
 ) -> Callable[[Importer, Node], None] | None:
@@ -498,104 +350,6 @@ def handler_of(
     if node.proto.domain == importer_ml.DOMAIN:
         return importer_ml.HANDLERS.get(node.op_type)
     return handlers.get(node.op_type) if node.proto.domain in ("", "ai.onnx") else None
-
-
-def without_batch(shape: Shape) -> Shape:
-    """Of an input or output: a batch of one is left out."""
-    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
-
-
-def _hint(name: str) -> str | None:
-    cleaned = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
-    return cleaned if cleaned and not cleaned[0].isdigit() else None
-
-
-def _opset(proto: onnx.ModelProto, name: str) -> int:
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-    newest = onnx.defs.onnx_opset_version()
-    version = versions[0] if versions else newest
-    if not OLDEST_OPSET <= version <= newest:
-        raise Ml4fError(f"{name}: ONNX opset {version}; {OLDEST_OPSET} to {newest} are supported, export it again")
-    return version
-
-
-def _array(initializer: onnx.TensorProto, name: str) -> np.ndarray:
-    """The value of an initializer; weights must be finite numbers."""
-    try:
-        array = numpy_helper.to_array(initializer)
-    except Exception as error:  # whatever a broken file makes onnx raise
-        raise Ml4fError(f"{name}: the constant '{initializer.name}' cannot be read: {error}") from None
-    if array.dtype.kind == "f" and diverged(array):
-        raise Ml4fError(
-            f"{name}: the weights '{initializer.name}' {list(array.shape)} contain NaN or infinite values; "
-            "the training has diverged, train the model again"
-        )
-    return array
-
-
-def input_shape(entry: onnx.ValueInfoProto, name: str) -> Shape:
-    """The input's shape with a free batch dimension set to 1."""
-    tensor = entry.type.tensor_type
-    if tensor.elem_type not in (*FLOAT_TYPES, *INTEGER_TYPES):
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "unknown"
-        raise Ml4fError(f"{name}: input '{entry.name}' has type {kind}; float, int32 and int64 inputs are supported")
-    shape: list[int] = []
-    for axis, dim in enumerate(tensor.shape.dim):
-        free = not dim.HasField("dim_value") or dim.dim_value < 1
-        if free and axis:
-            shown = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
-            raise Ml4fError(f"{name}: input '{entry.name}' has the shape {shown}: dimension {axis} is free; {REMEDY}")
-        shape.append(1 if free else dim.dim_value)
-    if not tensor.HasField("shape"):
-        raise Ml4fError(f"{name}: input '{entry.name}' has no shape; export the model with a fixed input shape")
-    if prod(shape) > MAX_ELEMENTS:
-        raise Ml4fError(f"{name}: input '{entry.name}' {shape} is too large for a microcontroller")
-    return tuple(shape)
-
-
-def evaluate_node(proto: onnx.NodeProto, constants: dict[str, np.ndarray], opset: int) -> list[np.ndarray]:
-    """The outputs of one node on constant inputs, by onnx's reference evaluator."""
-    from onnx.reference import ReferenceEvaluator
-
-    values = {name: constants[name] for name in proto.input if name}
-    unknown = onnx.TensorProto.UNDEFINED
-    graph = onnx.helper.make_graph(
-        [proto],
-        "fold",
-        [onnx.helper.make_tensor_value_info(name, _element_type(array), array.shape) for name, array in values.items()],
-        [onnx.helper.make_tensor_value_info(name, unknown, None) for name in proto.output if name],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    _check_sizes(model, values)
-    try:
-        results = ReferenceEvaluator(model).run(None, values)
-    except Exception as error:  # the evaluator raises whatever it likes on bad nodes
-        raise NotSupported(f"its constant inputs cannot be evaluated: {error}") from None
-    return [np.asarray(value) for value in results]  # pyright: ignore[reportArgumentType]
-
-
-def _element_type(array: np.ndarray) -> int:
-    return onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-
-
-MAX_SHAPE_ELEMENTS = 64
-"""Constants that say what shape another one has (shapes, repeats, pads) are smaller than this."""
-
-
-def _check_sizes(model: onnx.ModelProto, values: dict[str, np.ndarray]) -> None:
-    """Refuses a node whose outputs would be too large, before it is evaluated."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    small = {name: array for name, array in values.items() if array.size <= MAX_SHAPE_ELEMENTS}
-    probe.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in small.items())
-    try:
-        inferred = onnx.shape_inference.infer_shapes(probe, data_prop=True)
-    except Exception as error:  # onnx has several exception classes of its own for this
-        raise NotSupported(f"its constant inputs do not fit: {' '.join(str(error).split())[:200]}") from None
-    for entry in inferred.graph.output:
-        extents = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
-        if prod(extents) > MAX_ELEMENTS:
-            raise NotSupported(f"its output {extents} is too large for a microcontroller")
 
 
 def import_onnx(proto: onnx.ModelProto, name: str) -> ModuleOp:

@@ -11,8 +11,10 @@ from xdsl.ir import SSAValue
 
 from ml4f.dialects.nn import ActAttr
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tensor, Value
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import identity
+from ml4f.frontend.importer_values import Flattened, NotSupported, Tensor, Value
 
 
 def emit_activation(

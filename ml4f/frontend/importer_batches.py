@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import onnx
 
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import joined, sliced
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 MOST_IMAGES = 64
 """Each is a call of its own (of the same kernel)."""

@@ -11,10 +11,12 @@ from xdsl.ir import SSAValue
 
 from ml4f.dialects.nn import contraction_ops, numbers, shapes
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_batches import one_by_one
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_steps import Steps
-from ml4f.frontend.importer_windows import channels_last, check_kernel, two, window_result
+from ml4f.frontend.importer_values import Flattened, NotSupported, Tensor
+from ml4f.frontend.importer_windows import channels_last, check_kernel, two, weights_of, window_result
 
 
 def dense(
@@ -145,14 +147,9 @@ def gemm(importer: Importer, node: Node) -> None:
 
 def conv_transpose(importer: Importer, node: Node) -> None:
     """ConvTranspose with constant weights [c, f / groups, …], 1-D and 2-D."""
-    names = [*node.proto.input, "", ""]
-    weights, bias = importer.const(names[1]), importer.const(names[2])
-    if weights is None or (names[2] and bias is None):
-        raise NotSupported("the weights must be constants")
-    tensor, x, shape = channels_last(importer, names[0])
+    weights, bias = weights_of(importer, node)
+    tensor, x, shape = channels_last(importer, node.proto.input[0])
     rank = len(tensor.shape)
-    if weights.ndim != rank:
-        raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(tensor.shape)}")
     groups = int(node.get("group", 1))
     spatial = rank - 2
     kernel, size = two(check_kernel(node, weights.shape[2:]), 1), shape[:2]

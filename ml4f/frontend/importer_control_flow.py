@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx
 
-from ml4f.frontend.importer import Importer, Node, NotSupported
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_loops import LoopParts, recurrent_layer
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_values import NotSupported
 
 MAX_ITERATIONS = 1024
 """More of them would take minutes to compile."""

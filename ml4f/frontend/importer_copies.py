@@ -7,9 +7,12 @@ from math import prod
 
 import numpy as np
 
-from ml4f.frontend.importer import MAX_ELEMENTS, Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_arithmetic import expanded
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import sliced
+from ml4f.frontend.importer_types import MAX_ELEMENTS
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 
 def _constant_list(importer: Importer, name: str, what: str) -> list[float]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_contractions import product
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_steps import reduced, squeezed
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 
 def einsum(importer: Importer, node: Node) -> None:

@@ -13,10 +13,12 @@ from ml4f.dialects.nn import ActAttr, numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_arithmetic as arithmetic
 from ml4f.frontend import importer_windows as windows
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_batches import one_by_one
 from ml4f.frontend.importer_masks import cast
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_steps import Steps
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 LARGEST_POWER = 64
 """Whole exponents up to it are products; the error grows with their number."""

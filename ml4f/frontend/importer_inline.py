@@ -8,7 +8,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, TypeProto, helper
 
-from ml4f.frontend.importer import Importer, Node
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
 
 
 def function_body(importer: Importer, node: Node) -> tuple[list[onnx.NodeProto], int] | None:

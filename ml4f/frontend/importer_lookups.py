@@ -9,8 +9,10 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from ml4f.dialects.nn.lookup_ops import LookupOp
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shuffles import MAX_RUNS, picked, runs
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 
 def looked_up(importer: Importer, table: SSAValue, shape: tuple[int, int], index: SSAValue, count: int) -> SSAValue:

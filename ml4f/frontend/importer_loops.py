@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ml4f.frontend.importer import Importer, Node
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_recurrent import OPERATIONS
 from ml4f.frontend.keras_layers_recurrent import LSTM_ORDER
 from ml4f.reference import Reference

@@ -8,9 +8,12 @@ import numpy as np
 from xdsl.ir import BlockArgument
 
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import FLOAT_TYPES, INTEGER_TYPES, Importer, Node, NotSupported
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_arithmetic import combine, emit_activation
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import identity
+from ml4f.frontend.importer_types import FLOAT_TYPES, INTEGER_TYPES
+from ml4f.frontend.importer_values import NotSupported
 
 
 def _step(importer: Importer, node: Node, name: str, larger: str, smaller: str) -> None:

@@ -8,10 +8,12 @@ from math import prod
 import numpy as np
 
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import Importer, Node, NotSupported
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_lookups import gather
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import identity
 from ml4f.frontend.importer_steps import Steps
+from ml4f.frontend.importer_values import NotSupported
 
 DOMAIN = "ai.onnx.ml"
 

@@ -29,8 +29,10 @@ from ml4f.frontend import importer_selections as selections
 from ml4f.frontend import importer_shapes as shape_ops
 from ml4f.frontend import importer_shuffles as shuffles
 from ml4f.frontend import importer_windows as windows
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_batches import one_by_one
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 # Activations
 

@@ -16,8 +16,10 @@ from xdsl.ir import Attribute, SSAValue
 from ml4f.dialects.nn import ActAttr, numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.dialects.nn.recurrent_ops import GruOp, LstmOp, RecurrentOp, RnnOp
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_batches import MOST_IMAGES
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 OPERATIONS: dict[str, tuple[type[RecurrentOp], tuple[str, ...]]] = {
     "LSTM": (LstmOp, ("Sigmoid", "Tanh", "Tanh")),

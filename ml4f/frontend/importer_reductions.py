@@ -8,9 +8,11 @@ from math import prod
 import numpy as np
 
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import identity
 from ml4f.frontend.importer_steps import Steps, constant_axes, squeezed
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 KINDS = {
     "ReduceL1": ("abs", "sum", None),

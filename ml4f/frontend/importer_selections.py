@@ -9,12 +9,14 @@ import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, i64
 
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_lookups import checked, constant_indices, looked_up, numbers_of, pieces
 from ml4f.frontend.importer_masks import equal
+from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import identity, joined
 from ml4f.frontend.importer_shuffles import picked
 from ml4f.frontend.importer_steps import Steps, squeezed
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 MOST_CHOSEN = 32
 """Elements that TopK finds, each with some passes over the input."""

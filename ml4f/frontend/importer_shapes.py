@@ -10,7 +10,9 @@ from xdsl.dialects.builtin import FloatAttr, IntegerAttr, f32, i64
 
 from ml4f.dialects.nn import numbers
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import Flattened, Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_values import Flattened, NotSupported, Tensor
 
 
 def identity(importer: Importer, node: Node) -> None:

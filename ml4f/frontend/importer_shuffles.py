@@ -11,9 +11,12 @@ import onnx
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_copies as copies
 from ml4f.frontend import importer_shapes as shape_ops
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor, evaluate_node
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_contractions import product
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_reading import evaluate_node
 from ml4f.frontend.importer_steps import Steps
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 MAX_RUNS = 64
 """Of evenly spaced indices: each is a copy of its own."""

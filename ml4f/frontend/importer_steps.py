@@ -11,8 +11,10 @@ from xdsl.dialects.builtin import StringAttr
 
 from ml4f.dialects.nn import numbers
 from ml4f.dialects.nn import ops as nn
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_arithmetic import combine, emit_activation
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 
 class Steps:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from ml4f.frontend.importer import Importer, Node, NotSupported, Tensor
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_values import NotSupported, Tensor
 
 BROADCASTING = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor")
 

@@ -16,7 +16,9 @@ from xdsl.ir import Attribute, SSAValue
 from ml4f.dialects.nn import numbers, shapes
 from ml4f.dialects.nn import ops as nn
 from ml4f.dialects.nn.contraction_ops import Conv3dOp
-from ml4f.frontend.importer import Importer, Node, NotSupported, Shape, Tensor
+from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_values import NotSupported, Shape, Tensor
 
 
 class Window:
@@ -140,17 +142,22 @@ def check_kernel(node: Node, kernel: Sequence[int]) -> Sequence[int]:
     return kernel
 
 
-def conv(importer: Importer, node: Node) -> None:
-    """Conv with constant weights [f, c / groups, …]."""
+def weights_of(importer: Importer, node: Node) -> tuple[np.ndarray, np.ndarray | None]:
+    """The constant weights of a convolution, with as many axes as its input, and its bias if there is one."""
     names = [*node.proto.input, "", ""]
-    weights = importer.const(names[1])
-    bias = importer.const(names[2])
+    weights, bias = importer.const(names[1]), importer.const(names[2])
     if weights is None or (names[2] and bias is None):
         raise NotSupported("the weights must be constants")
-    tensor, x, shape = channels_last(importer, names[0], 3)
+    if weights.ndim != len(importer.shape(names[0])):
+        raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(importer.shape(names[0]))}")
+    return weights, bias
+
+
+def conv(importer: Importer, node: Node) -> None:
+    """Conv with constant weights [f, c / groups, …]."""
+    weights, bias = weights_of(importer, node)
+    tensor, x, shape = channels_last(importer, node.proto.input[0], 3)
     rank = len(tensor.shape)
-    if weights.ndim != rank:
-        raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(tensor.shape)}")
     window = Window(node, tensor.shape[2:], check_kernel(node, weights.shape[2:]))
     out = window.shape()
     groups = int(node.get("group", 1))

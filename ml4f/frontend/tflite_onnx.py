@@ -1,7 +1,8 @@
-"""TensorFlow Lite models as ONNX models: `tflite_to_onnx`. `tflite_layers` has a function for each operator."""
+"""TensorFlow Lite models as ONNX models: `tflite_to_onnx`. `tflite_layers` lists a function for each operator."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,6 +76,16 @@ class OperatorContext(LayerContext):
     def whole_numbers(self, index: int) -> list[int]:
         """A constant list of integers, or one as a list."""
         return [int(n) for n in np.ravel(self.constant(index))]
+
+
+Translation = Callable[[OperatorContext], Operand | list[Operand]]
+"""A function that emits an operator's ONNX nodes and returns its results."""
+
+
+def check_image(x: Value) -> None:
+    """Refuses what is not one image."""
+    if x.rank != 4 or x.shape[0] != 1:
+        raise Refused(f"the input {list(x.shape)} should be [1, height, width, channels]")
 
 
 def tflite_to_onnx(data: bytes, subject: str) -> tuple[onnx.ModelProto, list[str]]:
