@@ -34,6 +34,7 @@ THUMB = (
     "thumb-schedule",
     "thumb-legalize-ties",
     "thumb-allocate-registers",
+    "thumb-combine-moves",
     "thumb-verify-allocation",
 )
 """From pointers to instructions in registers."""
@@ -41,7 +42,7 @@ THUMB = (
 CORE_DEPENDENT = ("thumb-schedule",)
 """Passes with a parameter `core`."""
 
-MINIMAL_THUMB = tuple(p for p in THUMB if p != "thumb-schedule")
+MINIMAL_THUMB = tuple(p for p in THUMB if p not in ("thumb-schedule", "thumb-combine-moves"))
 
 DEFAULT = (*NN_OPTIMIZE, *TO_LOOP, *LOOP_OPTIMIZE, *LOOP, *THUMB)
 UNOPTIMIZED = (

@@ -29,6 +29,7 @@ _MODULES = {
     "thumb-schedule": ("thumb_schedule", "ThumbSchedulePass"),
     "thumb-legalize-ties": ("thumb_legalize_ties", "ThumbLegalizeTiesPass"),
     "thumb-allocate-registers": ("thumb_allocate_registers", "ThumbAllocateRegistersPass"),
+    "thumb-combine-moves": ("thumb_combine_moves", "ThumbCombineMovesPass"),
     "thumb-verify-allocation": ("thumb_verify_allocation", "ThumbVerifyAllocationPass"),
 }
 

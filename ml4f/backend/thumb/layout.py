@@ -165,7 +165,8 @@ class _Emitter:
     def __init__(self, module: ModuleOp, header_bytes: int):
         ops = list(module.body.block.ops)
         self.functions = {op.sym_name.data: op for op in ops if isinstance(op, FuncOp)}
-        self.data = [op for op in ops if isinstance(op, DataOp)]
+        self.data = sorted((op for op in ops if isinstance(op, DataOp)), key=lambda op: len(op.contents()))
+        """The smallest first: an address near the object's start is a short instruction."""
         for name in self.functions:
             if name.startswith(".L") or name == ENTRY_SYMBOL:
                 raise InternalError(f"@{name} has a name that the layout uses for labels")
