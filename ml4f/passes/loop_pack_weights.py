@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -19,9 +17,9 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.passes import ModulePass
 
-from ml4f.backend.loop.nest import Linear, Nest, Operand
+from ml4f.backend.loop.borders import bounds_table, with_bounds
+from ml4f.backend.loop.nest import Nest
 from ml4f.backend.loop.packing import pack_weights, weight_layout
-from ml4f.backend.loop.schedules import guard_bounds
 from ml4f.dialects.loop.attributes import NestAttr, PointerType
 from ml4f.dialects.loop.structure import CallOp, DataOp, KernelOp, NestOp, ProgramOp
 from ml4f.errors import InternalError
@@ -54,7 +52,7 @@ class _Packer:
             for nest in [op for op in kernel.walk() if isinstance(op, NestOp)]:
                 if nest.schedule is None or "packed" in nest.attributes:
                     continue
-                if nest.schedule.data.trim is not None:
+                if with_bounds(nest.nest.data, nest.schedule.data) != nest.nest.data:
                     self._add_bounds(call, kernel, nest)
                 if nest.nest.data.has("w"):
                     self._pack(call, kernel, nest)
@@ -114,18 +112,12 @@ class _Packer:
         kernel.properties["spaces"] = ArrayAttr(spaces)
 
     def _add_bounds(self, call: CallOp, kernel: KernelOp, op: NestOp) -> None:
-        """The table of a trimmed reduction dim: for each point of the parallel dim its first point and its count,
-        bytes.
-        """
+        """The table of bounds of loops over taps."""
         nest, schedule = op.nest.data, op.schedule
-        assert schedule is not None and schedule.data.trim is not None
-        outer, inner = schedule.data.trim
-        guard = next(g for g in nest.guards if g.expr.mentions(inner))
-        table = bytes(n for bounds in guard_bounds(nest, guard, outer, inner) for n in bounds)
+        assert schedule is not None
+        table = bounds_table(nest, schedule.data)
         symbol = self._new_data(f"{kernel.sym_name.data}_bounds", table + bytes(-len(table) % 4), kernel)
-        op.properties["nest"] = NestAttr(
-            replace(nest, operands=(*nest.operands, Operand("bounds", Linear.of(**{outer: 2}))))
-        )
+        op.properties["nest"] = NestAttr(with_bounds(nest, schedule.data))
         arg = kernel.body.block.insert_arg(PointerType(), len(kernel.body.block.args))
         arg.name_hint = "bounds"
         op.operands = [*op.operands, arg]

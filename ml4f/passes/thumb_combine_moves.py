@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation
@@ -60,7 +58,6 @@ def _pair(first: Operation, second: Operation) -> Operation | None:
     return kind.create(operands=[low.operands[0], high.operands[0]], result_types=types)
 
 
-@dataclass(frozen=True)
 class ThumbCombineMovesPass(ModulePass):
     """Two moves between a core register and an S register are one instruction where the S registers are neighbours.
 

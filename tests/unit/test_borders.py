@@ -12,7 +12,9 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from ml4f.backend.loop import kernels
+from ml4f.backend.loop.borders import edge_segments, edge_taps
 from ml4f.backend.loop.nest import Nest, Schedule, Step
+from ml4f.backend.loop.pricing import price
 from ml4f.backend.loop.schedules import mac_schedule, split_phases, tile_dims
 from ml4f.dialects.loop.attributes import NestAttr, ScheduleAttr
 from ml4f.dialects.loop.structure import ForOp, KernelOp, NestOp
@@ -104,3 +106,57 @@ def test_taps_are_unrolled_where_some_are_missing():
     assert pixel is not None
     labels = convolution.check(nest, mac_schedule(nest, {pixel: nest.extents[pixel]}, 8, rolled=dim))
     assert dim not in labels
+
+
+EDGED: dict[str, Shape] = {
+    "both sides": ([7, 16, 1], [3, 5, 1, 4], [1, 1], [1, 2, 1, 2]),
+    "more on one side": ([9, 20, 2], [2, 4, 2, 4], [2, 2], [0, 0, 1, 2]),
+    "unequal sides": ([5, 19, 3], [3, 6, 3, 6], [1, 1], [1, 2, 1, 3]),
+    "first side": ([4, 17, 2], [1, 3, 2, 5], [1, 1], [0, 2, 0, 0]),
+    "strides": ([11, 24, 1], [4, 8, 1, 8], [2, 2], [1, 3, 2, 3]),
+    "rows without padding": ([6, 12, 2], [3, 3, 2, 4], [1, 1], [0, 1, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("backwards", (False, True))
+@pytest.mark.parametrize("name", EDGED)
+def test_edges_share_a_loop_over_taps(name: str, backwards: bool):
+    convolution = Convolution(EDGED[name])
+    nest = convolution.nest
+    pixel, filters = tile_dims(nest)
+    assert pixel is not None and filters is not None
+    taps = edge_taps(nest, pixel)
+    assert taps is not None
+    for width in (1, 2, 3, 4):
+        if edge_segments(nest, pixel, taps, width) is None:
+            continue
+        for points in (1, 2, 12):
+            schedule = mac_schedule(nest, {pixel: width, filters: 2}, points, edge=(pixel, taps))
+            if backwards:
+                schedule = replace(schedule, reverse=tuple(d for d in nest.parallel_dims))
+            assert price(nest, schedule) is not None
+            assert taps in convolution.check(nest, schedule)
+
+
+def test_edges_of_equal_size_have_one_copy_of_code():
+    convolution = Convolution(EDGED["strides"])
+    labels = convolution.check(convolution.nest, mac_schedule(convolution.nest, {"ox": 2}, 1, edge=("ox", "kx")))
+    assert labels.count("kx") == 2
+
+
+def test_edge_segments():
+    """The middle is whole tiles; edges get as many pixels as that takes, and equally many so that they share code."""
+    nest = Convolution(EDGED["strides"]).nest
+    assert nest.extents["ox"] == 12
+    assert edge_segments(nest, "ox", "kx", 2) == ((1, 2), (2, 4), (1, 2))
+    assert edge_segments(nest, "ox", "kx", 3) == ((1, 3), (3, 2), (1, 3))
+    assert edge_segments(nest, "ox", "kx", 5) is None
+    one_side = Convolution(EDGED["more on one side"]).nest
+    assert edge_segments(one_side, "ox", "kx", 4) == ((4, 2), (1, 2))
+
+
+def test_taps_of_no_edge():
+    unpadded = Convolution(([6, 12, 2], [3, 3, 2, 4], [1, 1], [0, 0, 0, 0])).nest
+    assert edge_taps(unpadded, "ox") is None
+    narrow = Convolution(([6, 3, 2], [3, 5, 2, 4], [1, 1], [0, 2, 0, 2])).nest
+    assert edge_segments(narrow, "ox", "kx", 1) is None

@@ -106,10 +106,10 @@ def test_pixels_of_padded_one_dimensional_layers_share_weights(window: int, stri
 
 
 def test_padded_columns_have_small_code_where_that_is_wanted():
-    """Left, middle and right each have code of their own: narrow tiles make it small, not only short bodies."""
+    """Left and right share a loop over taps, instead of code of their own each."""
     nest = kernels.conv2d([49, 40, 1], [10, 8, 1, 8], [25, 20, 8], [2, 2], [1, 1], [4, 3, 5, 3], 1, True, RELU)
     small, fast = choose([nest], "size").totals, choose([nest], "speed").totals
-    assert small.code_bytes < 1700 and small.cycles < 1.3 * fast.cycles
+    assert small.code_bytes < 1100 and small.cycles < 1.35 * fast.cycles
 
 
 def test_folding_is_for_the_narrowest_outputs():

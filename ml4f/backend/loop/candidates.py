@@ -10,8 +10,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 from ml4f.backend.loop.bit_patterns import keeps_bits
+from ml4f.backend.loop.borders import edge_segments, edge_taps
 from ml4f.backend.loop.elementwise import elementwise_schedules
 from ml4f.backend.loop.folding import UNLIMITED, folded_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
@@ -60,6 +62,11 @@ PEELED_TERMS = 16
 """With more taps of a one-dimensional kernel, or reduction points of another one, peeled borders are much code."""
 MAX_TILE_VALUES = 31
 """Accumulators, inputs, weights and a product: with one more there is no second product, and adding has to wait."""
+EDGED_PIXELS = (1, 2, 3, 4, 5)
+EDGED_FILTERS = (4, 5, 6, 8)
+EDGED_STEPS = (1, 2)
+MAX_EDGED_TERMS = 64
+"""Tiles and bodies of the smallest code for padded columns."""
 DENSE_WORDS = 28
 """Registers for a dense kernel's accumulators and weights; four are inputs."""
 
@@ -79,7 +86,7 @@ class Family:
     """Schedules of one tile that unroll one reduction dim as in `steps`, and the `inner` points of other dims wholly.
 
     `linear`: all steps cost alike, which is not so for taps that neighbouring pixels share. `rolled`: a loop goes over
-    the points of that guarded dim where a tile has all of them.
+    the points of that guarded dim where a tile has all of them; `edge` as in `Schedule`.
     """
 
     nest: Nest
@@ -93,6 +100,7 @@ class Family:
     peel: bool = True
     multiple: tuple[str, ...] = ()
     rolled: str | None = None
+    edge: tuple[str, str] | None = None
 
     def schedule(self, unrolled: int) -> Schedule:
         return mac_schedule(
@@ -103,6 +111,7 @@ class Family:
             peel=self.peel,
             multiple=self.multiple,
             rolled=self.rolled,
+            edge=self.edge,
             chunk=self.chunk,
             pixels_first=self.chunk > 0 or "out" in self.multiple,
             vector=max(self.run, VECTOR) if "out" in self.multiple else VECTOR,
@@ -171,7 +180,7 @@ def candidates(nest: Nest, max_pixels: int = 0, compact: bool = True) -> tuple[C
     Without `compact` only what is not much slower than the fastest.
     """
     if nest.combine != "mac":
-        found = front(_priced(nest, _plain_schedules(nest)))
+        found = front(_priced(nest, _plain_schedules(nest, compact)))
     elif any(nest.extents[d] > 1 for d in pixel_dims(nest)):
         found = _convolution(nest, max_pixels or MAX_PIXELS, compact)
     else:
@@ -206,6 +215,10 @@ def _convolution(nest: Nest, max_pixels: int, compact: bool) -> tuple[Candidate,
                     families[candidate] = option
                     found.append(candidate)
     found += _priced(nest, folded_schedules(nest, max_pixels if max_pixels < MAX_PIXELS else UNLIMITED))
+    for family in _edged(nest) if compact else ():
+        for candidate in family.candidates():
+            families[candidate] = family
+            found.append(candidate)
     for family in dict.fromkeys(families[c] for c in front(found) if c in families):
         for option in _options(family):
             found += option.candidates()
@@ -216,7 +229,7 @@ def _options(family: Family) -> Iterator[Family]:
     """The family with multiple loads of weights, without a peeled step, and with a loop over guarded taps."""
     yield replace(family, multiple=("w", *family.multiple))
     yield replace(family, peel=False)
-    phased = split_phases(family.nest)
+    phased = split_phases(family.nest) if family.edge is None else None
     if phased is not None:
         nest, dim = phased
         yield replace(family, nest=nest, inner=family.inner // nest.extents[dim], rolled=dim)
@@ -244,6 +257,30 @@ def _families(nest: Nest, max_pixels: int, compact: bool) -> Iterator[Family]:
                     break
             if not free:
                 yield Family(nest, tiles, "", inner, (1,), False, use_trim, chunk)
+
+
+def _edged(nest: Nest) -> Iterator[Family]:
+    """Small code for padded columns: single pixels at both edges share a loop over taps, tiles have another one."""
+    for use_trim in _trims(nest, True):
+        pixel, filter_ = tile_dims(nest, use_trim)
+        trim = trimmable(nest) if use_trim else None
+        taps = edge_taps(nest, pixel) if pixel is not None else None
+        if pixel is None or taps is None or guarded_reductions(nest, trim) != [taps]:
+            continue
+        order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
+        filters = nest.extents[filter_] if filter_ else 1
+        for m, n in product(EDGED_PIXELS, EDGED_FILTERS):
+            fits = m * n + m + n < MAX_TILE_VALUES or m * n + min(m, n) + 2 < MAX_TILE_VALUES
+            if filters % n or not fits or edge_segments(nest, pixel, taps, m) is None:
+                continue
+            tiles = tuple((d, k) for d, k in ((pixel, m), (filter_, n)) if d is not None)
+            inner = 1
+            for dim in reversed(order):
+                steps = tuple(u for u in EDGED_STEPS if u < nest.extents[dim]) or (1,)
+                yield Family(nest, tiles, dim, inner, steps, False, use_trim, edge=(pixel, taps), peel=False)
+                inner *= nest.extents[dim]
+                if inner * m * n > MAX_EDGED_TERMS:
+                    break
 
 
 def _trims(nest: Nest, compact: bool) -> tuple[bool, ...]:
@@ -350,7 +387,7 @@ def _dense_schedules(nest: Nest) -> Iterator[Schedule]:
                     )
 
 
-def _plain_schedules(nest: Nest) -> Iterator[Schedule]:
+def _plain_schedules(nest: Nest, compact: bool) -> Iterator[Schedule]:
     if nest.combine == "copy" and not keeps_bits(nest) and not costly_epilogue(nest):
         yield from elementwise_schedules(nest)
     sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
@@ -358,7 +395,7 @@ def _plain_schedules(nest: Nest) -> Iterator[Schedule]:
     for size in sizes:
         if size > extent:
             break
-        for points in (4, 9, 16):
+        for points in (1, 4, 9, 16) if compact else (4, 9, 16):
             for multiple in ((), ("x",)):
                 if multiple and keeps_bits(nest):
                     continue

@@ -45,6 +45,9 @@ class Epilogue:
         """Finishes the accumulators of a tile, a few results together."""
         self.operands.start(env, accumulators)
         batches = list(self.groups(env, accumulators).items())
+        if self.nest.sink is not None:
+            # As the weights lie; filters of a pixel are also likely to be in neighbouring registers (see `bits_pair`).
+            batches.sort(key=lambda batch: batch[0].offset)
         results: dict[Address, Value] = {}
         for i in range(0, len(batches), self.schedule.vector):
             results |= self._finish(env, batches[i : i + self.schedule.vector], accumulators)

@@ -8,8 +8,9 @@ another one only prices them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 
+from ml4f.backend.loop.borders import BYTES_OF_BOUNDS, edge_taps, edges
 from ml4f.backend.loop.builder import Address, Builder, ScheduleError, Terms, Value, runs
 from ml4f.backend.loop.epilogue import Epilogue
 from ml4f.backend.loop.nest import Nest, Schedule, steps_of
@@ -36,7 +37,12 @@ class Expansion:
         self.epilogue = Epilogue(self.operands)
         self.parallel_loops = [(d, s) for d, s in schedule.loops if d in nest.parallel_dims]
         self.reduction_loops = [(d, s) for d, s in schedule.loops if d in nest.reduction_dims]
-        self.bounds: tuple[Value, Value] | None = None
+        if schedule.edge is not None and edge_taps(nest, schedule.edge[0]) != schedule.edge[1]:
+            raise ScheduleError("edges need taps that depend on the pixel alone")
+        inner = [dims[1] for dims in (schedule.trim, schedule.edge) if dims is not None]
+        self.edge_loops = sorted(self.reduction_loops, key=lambda loop: loop[0] not in inner)
+        self.bounds: dict[str, tuple[Value, Value]] = {}
+        """(first point, count) of loops over reduction dims, as far as they are read from the table."""
 
     def run(self) -> None:
         """The whole kernel."""
@@ -58,8 +64,17 @@ class Expansion:
         outer_resident = self.operands.resident
         self.operands.resident = self.operands.resident | self._resident(level, env)
         dim, segments = self.parallel_loops[level]
+        if self.schedule.edge is not None and self.schedule.edge[0] == dim:
+            self._with_edges(level, env)
+            self.operands.resident = outer_resident
+            return
+        self._segments(level, env, list(enumerate(steps_of(segments))))
+        self.operands.resident = outer_resident
+
+    def _segments(self, level: int, env: Environment, numbered: Sequence[tuple[int, tuple[int, int, int]]]) -> None:
+        """The tiles of some segments of a loop."""
+        dim, _ = self.parallel_loops[level]
         backwards = dim in self.schedule.reverse
-        numbered = list(enumerate(steps_of(segments)))
         for index, (start, step, count) in reversed(numbered) if backwards else numbered:
             if count == 1:
                 self.parallel(level + 1, {**env, dim: Position(start, step, index)})
@@ -70,7 +85,7 @@ class Expansion:
             if backwards:
                 position = Position(start + step * (count - 1), step, index, ((variable, -step),), count - 1)
             if self.schedule.trim is not None and self.schedule.trim[0] == dim:
-                self._load_bounds(position)
+                self._load_bounds(self.schedule.trim[1], position.start, position.terms)
             if self.schedule.skew is not None and self.schedule.skew[0] == dim:
                 self._skew(variable, step, backwards)
             self.parallel(level + 1, {**env, dim: position})
@@ -78,7 +93,59 @@ class Expansion:
                 self.operands.skewed = ()
             self.b.end_loop(())
             self.operands.cache = outer
-        self.operands.resident = outer_resident
+
+    def _with_edges(self, level: int, env: Environment) -> None:
+        """The tiles in the middle, and the pixels at the edges: both edges in one loop if they are of one size."""
+        dim, segments = self.parallel_loops[level]
+        first, last = edges(self.nest, self.schedule)
+        numbered = list(enumerate(steps_of(segments)))
+        middle = numbered[1 if first else 0 : -1 if last else None]
+        extent = self.nest.extents[dim]
+        parts: list[Callable[[], None]] = [lambda: self._segments(level, env, middle)]
+        if first == last:
+            parts.insert(0, lambda: self._edge(level, env, 0, (extent - first, first), 0))
+        else:
+            if first:
+                parts.insert(0, lambda: self._edge(level, env, 0, (0, first), 0))
+            if last:
+                parts.append(lambda: self._edge(level, env, extent - last, (0, last), first))
+        for part in reversed(parts) if dim in self.schedule.reverse else parts:
+            part()
+
+    def _edge(self, level: int, env: Environment, start: int, sides: tuple[int, int], entry: int) -> None:
+        """Single pixels at an edge, whose first bounds are number `entry`.
+
+        `sides`: how far away the same pixels of the other edge lie (0: there are none), and the number of pixels.
+        """
+        assert self.schedule.edge is not None
+        dim, inner = self.schedule.edge
+        apart, count = sides
+        backwards = dim in self.schedule.reverse
+        loops = [(apart, count, 2)] if apart else []
+        loops += [(1, 1, count)] if count > 1 else []
+        outer, place, table = self.operands.cache, list[tuple[Value, int]](), list[tuple[Value, int]]()
+        for stride, entries, trips in loops:
+            self.operands.cache = {}
+            variable, _ = self.b.begin_loop(trips, None, None, (), dim)
+            sign = -1 if backwards else 1
+            place.append((variable, sign * stride))
+            table.append((variable, sign * entries))
+            if backwards:
+                start, entry = start + stride * (trips - 1), entry + entries * (trips - 1)
+        guards, reductions, self.reduction_loops = self.products.guards, self.reduction_loops, self.edge_loops
+        self._load_bounds(inner, self._first_entry(inner) + entry, tuple(table))
+        self.products.guards = [g for g in guards if not g.expr.mentions(inner)]
+        self.parallel(level + 1, {**env, dim: Position(start, 1, 0, tuple(place))})
+        self.products.guards, self.reduction_loops = guards, reductions
+        del self.bounds[inner]
+        for _ in loops:
+            self.b.end_loop(())
+        self.operands.cache = outer
+
+    def _first_entry(self, inner: str) -> int:
+        """Where in the table the bounds of a dim begin."""
+        trim = self.schedule.trim
+        return self.nest.extents[trim[0]] if trim is not None and trim[1] != inner else 0
 
     def _resident(self, level: int, env: Environment) -> dict[Hashable, Value]:
         """Loads what stays the same in the loops from `level` on and changes in the loop around them."""
@@ -114,12 +181,13 @@ class Expansion:
         skew = self.schedule.skew
         return (*terms, *self.operands.skewed) if skew is not None and skew[1] == dim else terms
 
-    def _load_bounds(self, position: Position) -> None:
+    def _load_bounds(self, inner: str, entry: int, terms: Terms) -> None:
+        """Loads an entry of the table: `entry` and as many further on as `terms` say."""
         operand = self.operands.index["bounds"]
-        terms = tuple((v, 2 * s) for v, s in position.terms)
-        lower = self.b.load_byte(Address(operand, 2 * position.start, terms))
-        count = self.b.load_byte(Address(operand, 2 * position.start + 1, terms))
-        self.bounds = (lower, count)
+        strides = tuple((v, BYTES_OF_BOUNDS * s) for v, s in terms)
+        lower = self.b.load_byte(Address(operand, BYTES_OF_BOUNDS * entry, strides))
+        count = self.b.load_byte(Address(operand, BYTES_OF_BOUNDS * entry + 1, strides))
+        self.bounds[inner] = (lower, count)
 
     def tile(self, env: Environment) -> None:
         """One tile: its accumulators through all reduction loops, then the epilogue."""
@@ -164,8 +232,7 @@ class Expansion:
             self.products.body(env, accumulators)
             return
         dim, segments = self.reduction_loops[level]
-        trim = self.schedule.trim is not None and self.schedule.trim[1] == dim and self.bounds is not None
-        if trim:
+        if dim in self.bounds:
             self._reduction_loop(level, env, accumulators, Position(0, 1, 0), None)
             return
         if max(count for _, count in segments) > 1 and not self.products.all_exist(env, dim):
@@ -184,7 +251,7 @@ class Expansion:
         self.operands.start(env, accumulators)
         outer, self.operands.cache = self.operands.cache, {}
         keys = list(accumulators)
-        lower, trip_count = (None, None) if count is not None or self.bounds is None else self.bounds
+        lower, trip_count = (None, None) if count is not None else self.bounds[dim]
         inits = [accumulators[k] for k in keys]
         variable, carried = self.b.begin_loop(count, trip_count, lower, inits, dim)
         inner = dict(zip(keys, carried, strict=True))

@@ -192,6 +192,8 @@ class Schedule:
     early        roles whose loads stand in front of the whole k-step, not of the chunk that needs them
     multiple     roles that are loaded (`out`: stored) by multiple loads and stores instead of single ones
     trim         (parallel dim, reduction dim): the reduction dim's bounds depend on the parallel dim, read from a table
+    edge         (parallel dim, reduction dim): where points of the parallel dim lack terms, in first and last segments
+                 of single points, the reduction dim's bounds are read from the table; edges of equal size share code
     resident     operands of the epilogue that are loaded outside of the innermost loops in which they do not change
     skew         (parallel dim, reduction dim, n): in a loop over the parallel dim, a tile's points of the reduction
                  dim are n less than those of the tile before, so that both read the same inputs
@@ -209,6 +211,7 @@ class Schedule:
     multiple: tuple[str, ...] = ()
     resident: tuple[str, ...] = ()
     trim: tuple[str, str] | None = None
+    edge: tuple[str, str] | None = None
     roll: tuple[str, str, int] | None = None
     skew: tuple[str, str, int] | None = None
     hoist: bool = False

@@ -119,6 +119,8 @@ class Operands:
         all_terms = list(terms)
         for dim, stride in layout.rank_strides.items():
             position = env[dim]
+            if position.terms and layout.positions[dim] is not None:
+                raise ScheduleError("taps in a loop must be read in their natural order")
             offset += position.start * stride * filters * size
             all_terms += [(v, s * stride * filters * size) for v, s in position.terms]
         all_terms = summed(all_terms) if self.skewed else tuple(all_terms)

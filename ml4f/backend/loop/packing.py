@@ -122,7 +122,8 @@ def whole_words(nest: Nest, schedule: Schedule) -> bool:
 
 def _loop_steps(nest: Nest, schedule: Schedule) -> list[tuple[str, int]]:
     """(reduction dim, step) of every loop over a reduction dim."""
-    return [
+    edge = [(schedule.edge[1], 1)] if schedule.edge is not None else []
+    return edge + [
         (dim, step)
         for dim, segments in schedule.loops
         if dim in nest.reduction_dims

@@ -7,7 +7,7 @@ cycles see tests/unit/test_pricing.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
@@ -15,12 +15,12 @@ from math import frexp, isfinite
 from typing import Any
 
 from ml4f.backend.loop.addressing import MAX_POINTERS
+from ml4f.backend.loop.borders import bounds_of, with_bounds
 from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
 from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.backend.loop.elementary_power import power
 from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
-from ml4f.backend.loop.schedules import guard_bounds
 
 S_REGISTERS = 32
 R_REGISTERS = 13
@@ -102,8 +102,9 @@ class _Loop:
 class Estimator:
     """A `Builder` that counts. The file of a value: "s", "r", "i" (induction variables and bounds) or "none"."""
 
-    def __init__(self, dynamic_count: float = 1.0, sequential: bool = False):
-        self._dynamic_count = dynamic_count
+    def __init__(self, counts: Mapping[str, float] | None = None, sequential: bool = False):
+        self._counts = counts or {}
+        """How often loops over a dim run, on average, where that is not known before."""
         self._sequential = sequential
         """Nothing stands between dependent instructions: who reads the result of the one before has to wait.
 
@@ -254,7 +255,7 @@ class Estimator:
         for value in (*inits, trip_count, lower):
             if type(value) is Number:
                 self._use(value)
-        self._loop = _Loop(float(count) if count is not None else self._dynamic_count, len(self._last))
+        self._loop = _Loop(float(count) if count is not None else self._counts[label], len(self._last))
         self._loops.append(self._loop)
         self._inside = self._loop.first
         self._level += 1
@@ -468,27 +469,12 @@ def constants_of(nest: Nest) -> list[float]:
 @lru_cache(maxsize=1024)
 def price(nest: Nest, schedule: Schedule) -> Price | None:
     """The price of a schedule; None where it cannot execute the nest."""
-    dynamic = 1.0
-    if schedule.trim is not None:
-        outer, inner = schedule.trim
-        guard = next(g for g in nest.guards if g.expr.mentions(inner))
-        bounds = guard_bounds(nest, guard, outer, inner)
-        dynamic = sum(count for _, count in bounds) / len(bounds)
-    estimator = Estimator(dynamic, nest.combine != "mac")
+    bounds = bounds_of(nest, schedule)
+    counts = {dim: sum(count for _, count in entries) / len(entries) for dim, entries in bounds.items()}
+    estimator = Estimator(counts, nest.combine != "mac")
+    nest = with_bounds(nest, schedule)
     try:
-        if schedule.trim is not None and not nest.has("bounds"):
-            nest = with_bounds(nest, schedule)
         expand(nest, schedule, estimator)  # pyright: ignore[reportArgumentType]
     except ScheduleError:
         return None
     return estimator.finish(len(nest.operands) - (1 if nest.has("bias") and nest.has("w") else 0))
-
-
-def with_bounds(nest: Nest, schedule: Schedule) -> Nest:
-    """The nest with the operand `bounds`, the table of a trimmed reduction dim (one byte each: first point, count)."""
-    from dataclasses import replace
-
-    from ml4f.backend.loop.nest import Linear, Operand
-
-    assert schedule.trim is not None
-    return replace(nest, operands=(*nest.operands, Operand("bounds", Linear.of(**{schedule.trim[0]: 2}))))

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ml4f.backend.loop.nest import Guard, Linear, Nest, Schedule, Segments, uniform_segments
+from ml4f.backend.loop.borders import edge_segments, guard_bounds
+from ml4f.backend.loop.nest import Linear, Nest, Schedule, Segments, uniform_segments
 
 
 def split(extent: int, step: int) -> Segments:
@@ -27,21 +28,6 @@ def split_peeled(extent: int, step: int) -> Segments:
     first = (extent - 1) % step + 1
     whole = (extent - first) // step
     return ((first, 1), (step, whole)) if whole else ((first, 1),)
-
-
-def guard_bounds(nest: Nest, guard: Guard, outer: str, inner: str) -> list[tuple[int, int]]:
-    """For each point of `outer`: the first point of `inner` where the guard holds, and for how many it holds."""
-    bounds = []
-    for o in range(nest.extents[outer]):
-        holds = [
-            i
-            for i in range(nest.extents[inner])
-            if 0
-            <= guard.expr.constant + guard.expr.coefficient(outer) * o + guard.expr.coefficient(inner) * i
-            < guard.extent
-        ]
-        bounds.append((holds[0], len(holds)) if holds else (0, 0))
-    return bounds
 
 
 def trimmable(nest: Nest) -> tuple[str, str] | None:
@@ -82,6 +68,7 @@ def make_schedule(
     unroll: Sequence[str],
     *,
     trim: tuple[str, str] | None = None,
+    edge: tuple[str, str] | None = None,
     peel: bool = True,
     points_per_step: int = 1,
     pixels_first: bool = False,
@@ -98,6 +85,10 @@ def make_schedule(
     for dim in [*pixels, *filters]:
         guarded = any(g.expr.mentions(dim) for g in (*nest.guards, *nest.pool_guards)) and not (trim and trim[0] == dim)
         step = tiles.get(dim, 1)
+        apart = edge_segments(nest, *edge, step) if edge is not None and edge[0] == dim else None
+        if apart is not None:
+            loops.append((dim, apart))
+            continue
         loops.append((dim, uniform_segments(nest, dim, step) if guarded else split(nest.extents[dim], step)))
     reductions = sorted(
         nest.reduction_dims,
@@ -120,6 +111,7 @@ def make_schedule(
         tile=tuple(tile),
         unroll=tuple(d for d in unroll if d in nest.reduction_dims),
         trim=trim,
+        edge=edge,
         points=points_per_step,
         **options,  # pyright: ignore[reportArgumentType]
     )
@@ -254,28 +246,36 @@ def unroll_order(nest: Nest, pixel: str | None) -> list[str]:
 
 
 def mac_schedule(
-    nest: Nest, tiles: dict[str, int], points: int, *, use_trim: bool = True, rolled: str | None = None, **options: Any
+    nest: Nest,
+    tiles: dict[str, int],
+    points: int,
+    *,
+    use_trim: bool = True,
+    rolled: str | None = None,
+    edge: tuple[str, str] | None = None,
+    **options: Any,
 ) -> Schedule:
     """A convolution-like nest with this tile and about `points` reduction points in the body.
 
     Without `use_trim` vertical padding is peeled: each row whose taps differ gets code of its own. `rolled`: a guarded
-    reduction dim that is a loop of single points all the same, in tiles that lack none.
+    reduction dim that is a loop of single points all the same, in tiles that lack none. `edge`: see `Schedule`.
     """
     trim = trimmable(nest) if use_trim else None
     pixel, _ = tile_dims(nest, use_trim)
     order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
-    forced = [d for d in guarded_reductions(nest, trim) if d != rolled]
+    looped = (rolled, edge[1] if edge is not None else None)
+    forced = [d for d in guarded_reductions(nest, trim) if d not in looped]
     steps = unroll_steps(nest, [d for d in order if d != rolled], points, forced)
     explicit = []
     for dim in order:
         taps = reading_order(nest, dim, pixel, steps.get(dim, 1))
-        if taps is not None:
+        if taps is not None and (edge is None or dim != edge[1]):
             explicit.append((dim, taps))
     if trim:
         steps[trim[1]] = 1
     if rolled is not None:
         steps[rolled] = 1
-    return make_schedule(nest, tiles, steps, order, trim=trim, order=tuple(explicit), **options)
+    return make_schedule(nest, tiles, steps, order, trim=trim, edge=edge, order=tuple(explicit), **options)
 
 
 def pooled_points(nest: Nest) -> int:

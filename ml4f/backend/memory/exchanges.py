@@ -97,6 +97,8 @@ def _schedules(nest: Nest, schedule: Schedule) -> Iterator[Schedule]:
     for dim, segments in schedule.loops:
         if dim not in pixel_dims(nest) or dim not in schedule.tile or dim in nest.window_dims:
             continue
+        if schedule.edge is not None and dim == schedule.edge[0]:
+            continue
         step = step_of(schedule, dim)
         for smaller, instead in _smaller_tiles(nest, schedule, dim):
             fewer = _with(schedule, {dim: instead})

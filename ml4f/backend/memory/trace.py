@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ml4f.backend.loop.borders import bounds_table, with_bounds
 from ml4f.backend.loop.builder import Address, Terms
 from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
-from ml4f.backend.loop.pricing import with_bounds
-from ml4f.backend.loop.schedules import guard_bounds
 from ml4f.errors import InternalError
 
 WORD = 4
@@ -71,9 +70,9 @@ Key = tuple[int, bool, "_Loop | None", Terms]
 class _Recorder:
     """A `Builder` that records accesses of the operands `wanted`; values are None, loaded bytes are their addresses."""
 
-    def __init__(self, wanted: frozenset[int], table_extent: int):
+    def __init__(self, wanted: frozenset[int], extents: Mapping[str, int]):
         self.wanted = wanted
-        self.table_extent = table_extent
+        self.extents = extents
         self.loop: _Loop | None = None
         self.slot = 0
         self.groups: defaultdict[Key, _Group] = defaultdict(_Group)
@@ -119,7 +118,7 @@ class _Recorder:
         self, count: int | None, trip_count: Any, lower: Any, inits: Sequence[Any], label: str
     ) -> tuple[_Loop, Sequence[None]]:
         bounds = (lower, trip_count) if count is None else None
-        loop = _Loop(count if count is not None else self.table_extent, self.slot, self.loop, bounds)
+        loop = _Loop(count if count is not None else self.extents[label], self.slot, self.loop, bounds)
         self.loop, self.slot = loop, 0
         return loop, [None] * len(inits)
 
@@ -187,14 +186,6 @@ def _enumerate(key: Key, group: _Group, table: np.ndarray, last: bool) -> tuple[
     return words, slots
 
 
-def _table(nest: Nest, schedule: Schedule) -> np.ndarray:
-    if schedule.trim is None:
-        return np.zeros(0, dtype=np.int64)
-    outer, inner = schedule.trim
-    guard = next(g for g in nest.guards if g.expr.mentions(inner))
-    return np.array(guard_bounds(nest, guard, outer, inner), dtype=np.int64).ravel()
-
-
 def _without_weights(nest: Nest, schedule: Schedule, followed: Set[int]) -> Nest:
     """A nest that touches everything but weights in the same order, and is expanded in half the time.
 
@@ -209,11 +200,9 @@ def _without_weights(nest: Nest, schedule: Schedule, followed: Set[int]) -> Nest
 
 @lru_cache(maxsize=512)
 def _trace(nest: Nest, schedule: Schedule, sizes: tuple[tuple[int, int], ...]) -> Trace:
-    extent = nest.extents[schedule.trim[1]] if schedule.trim is not None else 0
-    recorder = _Recorder(frozenset(operand for operand, _ in sizes), extent)
-    table = _table(nest, schedule)
-    if schedule.trim is not None and not nest.has("bounds"):
-        nest = with_bounds(nest, schedule)
+    recorder = _Recorder(frozenset(operand for operand, _ in sizes), nest.extents)
+    table = np.frombuffer(bounds_table(nest, schedule), np.uint8).astype(np.int64)
+    nest = with_bounds(nest, schedule)
     expand(_without_weights(nest, schedule, {operand for operand, _ in sizes}), schedule, recorder)  # pyright: ignore[reportArgumentType]
     touches = {operand: Touches(*(np.full(words, NEVER, dtype=np.int64) for _ in range(3))) for operand, words in sizes}
     never_stored = {operand: np.full(words, np.iinfo(np.int64).max) for operand, words in sizes}

@@ -236,7 +236,7 @@ class ScheduleAttr(Data[Schedule]):
                     values[key] = parser.parse_integer()
                 elif key == "hoist":
                     values[key] = True
-                elif key == "trim":
+                elif key in ("trim", "edge"):
                     outer, inner = _parse_names(parser)
                     values[key] = (outer, inner)
                 elif key in ("roll", "skew"):
@@ -258,6 +258,8 @@ class ScheduleAttr(Data[Schedule]):
         parts.append(f"points {s.points} chunk {s.chunk} vector {s.vector}")
         if s.trim is not None:
             parts.append(f"trim ({s.trim[0]}, {s.trim[1]})")
+        if s.edge is not None:
+            parts.append(f"edge ({s.edge[0]}, {s.edge[1]})")
         if s.roll is not None:
             parts.append(f"roll ({s.roll[0]}, {s.roll[1]}) {s.roll[2]}")
         if s.skew is not None:
