@@ -19,8 +19,9 @@ from ml4f.backend.loop.search import CODE_PER_CYCLES, FLASH_PAGE, Goal
 from ml4f.backend.loop.unrolling import unrolled_further
 from ml4f.backend.memory.exchanges import Budget, Exchange, exactly, exchanges
 from ml4f.backend.memory.lifetimes import Call, Timeline, live_sets, overlaps, pairs
+from ml4f.backend.memory.ordering import Step, thriftiest_order
 from ml4f.backend.memory.planner import Plan, is_tight, plan, restricted, together
-from ml4f.backend.memory.trace import WORD, Trace, opaque_trace, trace
+from ml4f.backend.memory.trace import NEVER, WORD, Touches, Trace, opaque_trace, trace
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import BufferOp, CallOp, KernelOp, NestOp, ProgramOp
 
@@ -151,6 +152,12 @@ class Kernel:
         return tuple(Trace(t.slots, {argument[i]: touches for i, touches in t.operands.items()}) for t in found)
 
 
+def _touched(call: Call) -> list[tuple[int, Touches]]:
+    """The buffers of a call, and when it touches their words; the same words in every mode."""
+    operands = call.traces[0].operands
+    return [(buffer, operands[i]) for i, buffer in enumerate(call.buffers) if buffer is not None and i in operands]
+
+
 class _Planner:
     """The program as plain data, and the plan written back."""
 
@@ -201,6 +208,46 @@ class _Planner:
         self.timeline = self._timeline()
         self.pairs = pairs(self.timeline)
         self.live_sets = live_sets(self.timeline)
+
+    def steps(self) -> list[list[CallOp]]:
+        """The calls, those of a layer together: the last of them tells the shape of the layer's result."""
+        found: list[list[CallOp]] = [[]]
+        for op in self.program.body.block.ops:
+            if isinstance(op, CallOp):
+                found[-1].append(op)
+                if "shape" in op.attributes:
+                    found.append([])
+        return [step for step in found if step]
+
+    def reordered(self) -> list[CallOp] | None:
+        """The calls in an order in which fewer words are alive together, if there is one."""
+        steps, calls = self.steps(), iter(self.timeline.calls)
+        uses: list[Step] = []
+        for step in steps:
+            touched = [pair for _ in step for pair in _touched(next(calls))]
+            reads = {b for b, touches in touched if touches.last_load.max(initial=NEVER) != NEVER}
+            writes = {b for b, touches in touched if touches.last_store.max(initial=NEVER) != NEVER}
+            uses.append(Step(frozenset(reads), frozenset(writes)))
+        given, found = thriftiest_order(uses, self.sizes, self.timeline.inputs, self.timeline.outputs)
+        return None if found == given else [op for n in found.steps for op in steps[n]]
+
+    def put_in_order(self, calls: Sequence[CallOp]) -> None:
+        """Moves the program's calls."""
+        block = self.program.body.block
+        for op in calls:
+            op.detach()
+        block.add_ops(calls)
+        self.update()
+
+    def choose_order(self) -> None:
+        """Moves the program's calls if the plan gets smaller by that."""
+        calls = self.reordered()
+        if calls is None:
+            return
+        before, size = [op for step in self.steps() for op in step], self.plan().size
+        self.put_in_order(calls)
+        if self.plan().size >= size:
+            self.put_in_order(before)
 
     def plan(self, most: float = inf) -> Plan:
         """The best plan in which equal kernels, which share their code, run in the same direction.
@@ -330,7 +377,8 @@ class LoopPlanMemoryPass(ModulePass):
     """Places buffers so that no element is overwritten while it is still needed; an output may slide over its input.
 
     Runs a kernel backwards (`reverse` in its schedule) where that makes the arena smaller. The program's `arena_bound`
-    is what no plan of these schedules can go below; see `docs/memory.md`. With `exchange` a kernel that stands in the
+    is what no plan of these schedules can go below; see `docs/memory.md`. With `reorder` the calls of branches are
+    put in the order that needs the smallest arena. With `exchange` a kernel that stands in the
     way may get another schedule, for a little of the program's cycles (`goal` size: not for code).
 
         loop.buffer @a {bytes = 32 : i64}
@@ -341,10 +389,13 @@ class LoopPlanMemoryPass(ModulePass):
     name = "loop-plan-memory"
 
     exchange: bool = True
+    reorder: bool = True
     goal: Goal = "balanced"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         planner = _Planner(op)
+        if self.reorder:
+            planner.choose_order()
         if not self.exchange:
             planner.apply(planner.plan(), {})
             return
