@@ -8,7 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ml4f.backend.memory.planner import Alternative, Pair, first_fit, lower_bound, plan, together
+from ml4f.backend.memory.alternatives import Alternative, Pair
+from ml4f.backend.memory.planner import first_fit, lower_bound, plan, together
+from ml4f.backend.memory.sharing import most_shared, without_rigid
 
 NODES = 5
 
@@ -125,10 +127,40 @@ def test_search_that_gives_up_still_returns_a_valid_plan_and_an_honest_bound():
     rng = np.random.default_rng(3)
     sizes = [int(n) for n in rng.integers(5, 40, 14)]
     spans = sorted((int(s), int(s + rng.integers(1, 6))) for s in rng.integers(0, 8, len(sizes)))
-    pairs = [disjoint(sizes, u, v) for u in range(14) for v in range(u + 1, 14) if spans[u][1] >= spans[v][0]]
+    neighbours = [(u, v) for u in range(14) for v in range(u + 1, 14) if spans[u][1] >= spans[v][0]]
+    pairs = [Pair(u, v, (Alternative(None, 1 - sizes[v]), Alternative(sizes[u] - 1, None))) for u, v in neighbours]
     live = [tuple(n for n, (a, b) in enumerate(spans) if a <= step <= b) for step in range(14)]
     hasty, patient = plan(sizes, pairs, live, limit=5), plan(sizes, pairs, live)
     for found in (hasty, patient):
         assert valid(sizes, pairs, found.offsets, found.modes)
         assert found.bound <= patient.size <= hasty.size
     assert not hasty.reached
+
+
+def test_buffers_that_share_nothing_need_no_search():
+    """Ten buffers alive together, of which two may share three words: their orders are not gone through."""
+    sizes = list(range(10, 20))
+    pairs = [disjoint(sizes, u, v) for u in range(10) for v in range(u + 1, 10)]
+    pairs[0] = Pair(0, 1, (Alternative(None, -8), Alternative(10, None)))
+    assert without_rigid(sizes, pairs, range(10)) == ([0, 1], sum(sizes[2:]))
+    found = plan(sizes, pairs, [tuple(range(10))], limit=100)
+    assert valid(sizes, pairs, found.offsets, found.modes)
+    assert (found.size, found.bound) == (sum(sizes) - 3, sum(sizes) - 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_two_buffers_share(seed: int):
+    """Against all differences that an alternative allows."""
+    rng = np.random.default_rng(seed)
+    first, second = (int(n) for n in rng.integers(1, 9, 2))
+    low = int(rng.integers(-12, 12))
+    high = low + int(rng.integers(0, 5))
+    every = range(-40, 41)
+    for alternative in (
+        Alternative(low, high),
+        Alternative(low, None),
+        Alternative(None, high),
+        Alternative(None, None),
+    ):
+        most = max(max(0, min(first, d + second) - max(0, d)) for d in every if alternative.allows(d))
+        assert most_shared(alternative, first, second) == most

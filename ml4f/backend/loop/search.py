@@ -66,19 +66,18 @@ class _Path:
             for i in range(len(hull) - 1):
                 exchanges.append((self._rate(nest, hull[i], hull[i + 1]), nest, i + 1))
         self.exchanges = sorted(exchanges, key=lambda e: -e[0])
-        start = dict.fromkeys(self.counts, 0)
-        self.places = [self.totals(start)]
+        number = {nest: n for n, nest in enumerate(self.counts)}
+        cycles = [self.hulls[nest][0].cycles * count for nest, count in self.counts.items()]
+        code = [self.hulls[nest][0].code_bytes for nest in self.counts]
+        self.places = [Totals(sum(cycles), FIXED_BYTES + sum(code))]
         for _, nest, i in self.exchanges:
-            start[nest] = i
-            self.places.append(self.totals(start))
+            small = self.hulls[nest][i]
+            cycles[number[nest]], code[number[nest]] = small.cycles * self.counts[nest], small.code_bytes
+            self.places.append(Totals(sum(cycles), FIXED_BYTES + sum(code)))
 
     def _rate(self, nest: Nest, fast: Candidate, small: Candidate) -> float:
         """Bytes saved for a cycle."""
         return (fast.code_bytes - small.code_bytes) / max((small.cycles - fast.cycles) * self.counts[nest], 1e-9)
-
-    def totals(self, chosen: dict[Nest, int]) -> Totals:
-        cycles = sum(self.hulls[n][i].cycles * self.counts[n] for n, i in chosen.items())
-        return Totals(cycles, FIXED_BYTES + sum(self.hulls[n][i].code_bytes for n, i in chosen.items()))
 
     def choice(self, limit: float, rate: float = 0.0) -> Choice:
         """The best choice of at most `limit` cycles: along the path, then by single exchanges that still fit.

@@ -16,7 +16,7 @@ from math import inf
 
 import numpy as np
 
-from ml4f.backend.memory.planner import Alternative, Pair
+from ml4f.backend.memory.alternatives import Alternative, Pair
 from ml4f.backend.memory.trace import NEVER, Trace
 
 UNBORN = np.iinfo(np.int64).max

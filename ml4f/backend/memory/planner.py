@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+
+from ml4f.backend.memory.alternatives import Alternative, Pair
+from ml4f.backend.memory.sharing import pair_size, without_rigid
 
 WORK_LIMIT = 400_000
 """Edges and pairs looked at before a search gives up and keeps the best plan so far: about half a second."""
@@ -17,33 +21,6 @@ SEARCHED_SETS = 8
 """All searches for the lower bound together may take the time of so many that give up."""
 MANY_BUFFERS = 64
 """With more of them each step of a search takes longer, so that there are fewer."""
-
-Modes = tuple[tuple[int, int], ...]
-"""((kernel, mode), …)."""
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """`low <= offset(second) - offset(first) <= high`, None: unbounded; only while the kernels run in these modes."""
-
-    low: int | None
-    high: int | None
-    modes: Modes = ()
-
-    def allows(self, difference: int) -> bool:
-        return (self.low is None or self.low <= difference) and (self.high is None or difference <= self.high)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two buffers of which at least one alternative must hold; any alternative must do while others' modes apply."""
-
-    first: int
-    second: int
-    alternatives: tuple[Alternative, ...]
-
-    def kernels(self) -> set[int]:
-        return {kernel for alternative in self.alternatives for kernel, _ in alternative.modes}
 
 
 @dataclass(frozen=True)
@@ -133,7 +110,7 @@ class _Search:
     def _violated(self, state: _State) -> Pair | None:
         for pair in self.mine:
             difference = state.offsets[pair.second] - state.offsets[pair.first]
-            if not any(a.allows(difference) for a in pair.alternatives if _applies(a.modes, state.modes)):
+            if not any(a.allows(difference) for a in pair.alternatives if a.applies(state.modes)):
                 return pair
         return None
 
@@ -181,10 +158,6 @@ class _Search:
         return True
 
 
-def _applies(modes: Modes, chosen: Mapping[int, int]) -> bool:
-    return all(chosen.get(kernel, 0) == mode for kernel, mode in modes)
-
-
 def first_fit(sizes: Sequence[int], pairs: Sequence[Pair], members: Sequence[int]) -> list[int]:
     """Offsets with all kernels in mode 0: largest buffer first, each at the lowest place that earlier ones allow."""
     by_buffer: dict[int, list[tuple[int, int, Pair]]] = {n: [] for n in members}
@@ -194,48 +167,54 @@ def first_fit(sizes: Sequence[int], pairs: Sequence[Pair], members: Sequence[int
             by_buffer[pair.second].append((pair.first, 1, pair))
     offsets: dict[int, int] = {}
     for buffer in sorted(members, key=lambda n: (-sizes[n], n)):
-        placed = [(other, sign, pair) for other, sign, pair in by_buffer[buffer] if other in offsets]
+        placed: list[_Placed] = []
         candidates = {0}
-        for other, sign, pair in placed:
-            for alternative in pair.alternatives:
-                edge = alternative.low if sign > 0 else alternative.high
-                if edge is not None and _applies(alternative.modes, {}):
-                    candidates.add(offsets[other] + sign * edge)
-        offsets[buffer] = next(
-            c
-            for c in sorted(candidates)
-            if c >= 0
-            and all(
-                any(a.allows(sign * (c - offsets[other])) for a in pair.alternatives if _applies(a.modes, {}))
-                for other, sign, pair in placed
-            )
-        )
+        for other, sign, pair in by_buffer[buffer]:
+            if other in offsets:
+                placed.append((offsets[other], sign, pair.intervals))
+                edges = [low if sign > 0 else high for low, high in pair.intervals]
+                candidates.update(offsets[other] + sign * int(edge) for edge in edges if abs(edge) != inf)
+        offsets[buffer] = next(c for c in sorted(candidates) if c >= 0 and _fits(c, placed))
     return [offsets.get(n, 0) for n in range(len(sizes))]
+
+
+_Placed = tuple[int, int, tuple[tuple[float, float], ...]]
+"""(offset of another buffer, sign of the difference to it, intervals of differences that are allowed)."""
+
+
+def _fits(offset: int, placed: list[_Placed]) -> bool:
+    """Whether a buffer may have this offset. What forbids it comes to the front: it will often forbid the next one."""
+    for i, (other, sign, intervals) in enumerate(placed):
+        difference = sign * (offset - other)
+        for low, high in intervals:
+            if low <= difference <= high:
+                break
+        else:
+            placed.insert(0, placed.pop(i))
+            return False
+    return True
 
 
 def lower_bound(
     sizes: Sequence[int], pairs: Sequence[Pair], live_sets: Sequence[Sequence[int]], budget: int = WORK_LIMIT
 ) -> int:
     """The largest of the best plans of sets of buffers that are alive together, without sets whose search gives up."""
-    bound = max(sizes, default=0)
+    bound = max([*sizes, *(pair_size(pair, sizes) for pair in pairs)], default=0)
     from_first: dict[int, list[Pair]] = {}
     for pair in pairs:
         from_first.setdefault(pair.first, []).append(pair)
-        search = _Search(sizes, (pair,), (pair.first, pair.second), bound, 1 << 60, _Budget(budget))
-        best = search.run()
-        if best is not None and search.complete:
-            bound = max(bound, best.size)
     left = SEARCHED_SETS * budget
     for members in sorted(live_sets, key=lambda m: -sum(sizes[n] for n in m)):
         if sum(sizes[n] for n in members) <= bound or left <= 0:
             break
         own = [pair for n in members for pair in from_first.get(n, ()) if pair.second in members]
-        start = 1 + max(o + sizes[n] for n, o in enumerate(first_fit(sizes, own, members)) if n in members)
-        search = _Search(sizes, own, members, bound, start, _Budget(budget))
+        sharing, rigid = without_rigid(sizes, own, members)
+        start = 1 + max((o + sizes[n] for n, o in enumerate(first_fit(sizes, own, sharing)) if n in sharing), default=0)
+        search = _Search(sizes, own, sharing, bound - rigid, start, _Budget(budget))
         best = search.run()
         left -= budget - search.budget.left
         if best is not None and search.complete:
-            bound = max(bound, best.size)
+            bound = max(bound, best.size + rigid)
     return bound
 
 
@@ -245,7 +224,8 @@ def is_tight(
     """Whether these buffers alone need `size` words (or the search for less gives up)."""
     if sum(sizes[n] for n in members) < size:
         return False
-    return _Search(sizes, pairs, members, size - 1, size, _Budget(budget)).run() is None
+    sharing, rigid = without_rigid(sizes, pairs, members)
+    return _Search(sizes, pairs, sharing, size - rigid - 1, size - rigid, _Budget(budget)).run() is None
 
 
 def restricted(pairs: Sequence[Pair], allowed: Sequence[int]) -> list[Pair]:
