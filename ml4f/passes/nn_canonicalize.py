@@ -72,20 +72,20 @@ def _window(op: Any) -> bool:
         or inner.value.value.data != 0
     ):
         return False
-    shape = shape_of(inner.x)
-    if len(shape) != len(shape_of(op.x)):
-        if without_ones(shape_of(inner.y)) != without_ones(shape_of(op.x)) or shape_of(op.x)[0] != 1 or len(shape) != 2:
-            return False
-        low, high = (0, *inner.integers("low")), (0, *inner.integers("high"))
-        shape = (1, *shape)
-    else:
-        low, high = inner.integers("low"), inner.integers("high")
+    padded, shape = shape_of(inner.y), list(shape_of(op.x))
+    if without_ones(padded) != without_ones(shape):
+        return False
+    low, high = [0] * len(shape), [0] * len(shape)
+    wide = ([axis for axis, n in enumerate(extents) if n > 1] for extents in (padded, shape))
+    for own, axis in zip(*wide, strict=True):  # reshapes in between move only extents of one
+        low[axis], high[axis] = inner.integers("low")[own], inner.integers("high")[own]
+        shape[axis] = shape_of(inner.x)[own]
     if low[2] or high[2]:
         return False
     pads = op.integers("pads")
     op.properties["pads"] = numbers([pads[0] + low[0], pads[1] + low[1], pads[2] + high[0], pads[3] + high[1]])
     source = inner.x
-    if shape_of(source) != shape:
+    if shape_of(source) != tuple(shape):
         made = nn.ReshapeOp.create(operands=[source], result_types=[nn.tensor_type(shape)], location=inner.location)
         op.parent_block().insert_op_before(made, op)
         source = made.y
