@@ -1,5 +1,5 @@
 // Zero padding moves into a convolution through reshapes that move extents of one: along which axis, they decide.
-// RUN: ml4f-opt %s -p nn-canonicalize --run-between-passes | filecheck %s
+// RUN: ml4f-opt %s -p nn-canonicalize,nn-remove-dead-code --run-between-passes | filecheck %s
 
 // CHECK-LABEL: @main
 // CHECK-NOT:     nn.pad
