@@ -41,8 +41,9 @@ def parse_onnx(data: bytes, name: str) -> onnx.ModelProto:
         proto = onnx.ModelProto.FromString(data)
     except DecodeError:
         raise Ml4fError(
-            f"{name}: neither a Keras model (.h5, .keras), a TF.js model (.json) nor an ONNX model; "
-            "the file is damaged, truncated or of another kind"
+            f"{name}: neither a Keras model (.h5, .keras), a TF.js model (.json), a TensorFlow Lite model (.tflite), a "
+            "frozen graph (.pb), a PyTorch program (.pt2) nor an ONNX model (.onnx); the file is "
+            "damaged, truncated or of another kind"
         ) from None
     if not proto.ir_version or not proto.graph.node:
         raise Ml4fError(f"{name}: this is no ONNX model, or an empty one: it has no nodes; export the model again")
