@@ -15,7 +15,7 @@ NN_OPTIMIZE = (
 
 TO_LOOP = ("convert-nn-to-loop",)
 
-LOOP_OPTIMIZE = ("loop-fuse-elementwise", "loop-fuse-pool", "loop-fuse-dense")
+LOOP_OPTIMIZE = ("loop-fuse-elementwise", "loop-forward-copies", "loop-fuse-pool", "loop-fuse-dense")
 """Fewer kernels, and nothing stored that only the next one reads."""
 
 LOOP = (

@@ -16,6 +16,7 @@ _MODULES = {
     "nn-remove-dead-code": ("nn_remove_dead_code", "NnRemoveDeadCodePass"),
     "nn-round-weights": ("nn_round_weights", "NnRoundWeightsPass"),
     "convert-nn-to-loop": ("convert_nn_to_loop", "ConvertNnToLoopPass"),
+    "loop-forward-copies": ("loop_forward_copies", "LoopForwardCopiesPass"),
     "loop-fuse-elementwise": ("loop_fuse_elementwise", "LoopFuseElementwisePass"),
     "loop-fuse-dense": ("loop_fuse_dense", "LoopFuseDensePass"),
     "loop-fuse-pool": ("loop_fuse_pool", "LoopFusePoolPass"),
