@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ml4f.backend.loop.bit_patterns import is_relu
@@ -34,11 +34,12 @@ class Epilogue:
             for x in constants_of(self.nest):
                 self.constants[x] = self.b.constant(x)
 
-    def groups(self, env: Environment, keys: Iterable[Point]) -> dict[Address, list[Point]]:
+    def groups(self, env: Environment, keys: Collection[Point]) -> dict[Address, list[Point]]:
         """The points of the tile by the address of their result."""
         groups: dict[Address, list[Point]] = {}
-        for key in keys:
-            groups.setdefault(self.operands.point_address(self.nest.result_role, env, key), []).append(key)
+        addresses = self.operands.point_addresses(self.nest.result_role, env, keys)
+        for key, address in zip(keys, addresses, strict=True):
+            groups.setdefault(address, []).append(key)
         return groups
 
     def run(self, env: Environment, accumulators: dict[Point, Value]) -> None:
@@ -151,11 +152,10 @@ class Epilogue:
         if step.kind == "activation":
             return _regroup(ACTIVATIONS[step.name].emit(lanes, flat, *step.parameters), values)
         if step.role is not None:
-            points = [k for members in keys for k in members]
+            addresses = self.operands.point_addresses(step.role, env, [k for members in keys for k in members])
             if step.role in self.schedule.multiple:
-                addresses = (self.operands.point_address(step.role, env, k) for k in points)
                 self.operands.load_all(step.role, [a for a in addresses if a not in self.operands.resident], "f32")
-            other = tuple(self.operands.operand(step.role, env, k) for k in points)
+            other = tuple(self.operands.cached_load(address) for address in addresses)
         else:
             other = lanes.constant(step.parameters[0])
         return _regroup(_BINARY_STEPS[step.kind](lanes, flat, other), values)

@@ -157,10 +157,8 @@ class Expansion:
             if any(map_.mentions(d) for d in inside) or (around is not None and not map_.mentions(around)):
                 continue
             steps = {d: env[d].step for d, _ in map_.terms}
-            addresses = dict.fromkeys(
-                self.operands.point_address(role, env, tuple(p.get(d, 0) for d in self.nest.parallel_dims))
-                for p in tile_points(steps, list(steps))
-            )
+            points = [tuple(p.get(d, 0) for d in self.nest.parallel_dims) for p in tile_points(steps, list(steps))]
+            addresses = self.operands.point_addresses(role, env, points)
             kept, self.operands.cache = self.operands.cache, {}
             self.operands.load_all(role, addresses, "f32")
             loaded |= self.operands.cache

@@ -152,10 +152,10 @@ class Operands:
             known[key] = sum(4 * map_.coefficient(d) * o for d, o in zip(self.nest.parallel_dims, key, strict=True))
         return known[key]
 
-    def point_address(self, role: str, env: Environment, key: Point) -> Address:
-        """Where the element of an operand lies that belongs to a point of the tile."""
+    def point_addresses(self, role: str, env: Environment, keys: Iterable[Point]) -> list[Address]:
+        """Where the elements of an operand lie that belong to points of the tile."""
         base, terms = self.base_address(role, env)
-        return Address(self.index[role], base + self.tile_offset(role, key), terms)
+        return [Address(self.index[role], base + self.tile_offset(role, key), terms) for key in keys]
 
     # -- loads
 
@@ -195,16 +195,13 @@ class Operands:
             self.cache[address] = self.b.load(address, kind)
         return self.cache[address]
 
-    def operand(self, role: str, env: Environment, key: Point) -> Value:
-        """The element of an operand that belongs to a point of the tile."""
-        return self.cached_load(self.point_address(role, env, key))
-
     # -- accumulators' first values
 
     def biases(self, env: Environment) -> Callable[[Point], Value]:
         """The bias of an accumulator, loaded once a tile; in front of its block when weights are packed."""
         if self.layout is None:
-            return lambda key: self.operand("bias", env, key)
+            place = self.access("bias", env)
+            return lambda key: self.cached_load(place.address(place.base + place.of_key(key)))
         offset, terms, _ = self.weight_base(env)
         operand, within = self.index["w"], self._block_offsets(env, WORD)
         return lambda key: self.cached_load(Address(operand, offset + within(key), terms))

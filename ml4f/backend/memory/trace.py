@@ -81,6 +81,7 @@ class _Recorder:
         """Arithmetic touches nothing. An access that is not recorded would make wrong plans, so it is an error."""
         if name.startswith(("load", "store")):
             raise AttributeError(f"the trace does not know the access {name}")
+        setattr(self, name, self._nothing)
         return self._nothing
 
     @staticmethod
