@@ -118,12 +118,56 @@ def resize(importer: Importer, node: Node) -> None:
         if node.op_type == "Upsample" or importer.opset < 11:
             raise
     x = importer.tensor(node.proto.input[0])
-    if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise NotSupported("crops with extrapolation; crop in a layer of its own")
     scales, sizes = _extents(importer, node, x.shape)
+    if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        _crop_and_resize(importer, node, x, scales, sizes)
+        return
     for axis, (scale, size) in enumerate(zip(scales, sizes, strict=True)):
         if scale != 1 or size not in (None, x.shape[axis]):
             x = along_axis(importer, x, axis, _matrix(importer, node, x.shape[axis], scale, size))
+    importer.result(node.proto.output[0], x)
+
+
+def _crop_and_resize(
+    importer: Importer, node: Node, x: Tensor, scales: Sequence[float], sizes: Sequence[int | None]
+) -> None:
+    """Interpolates a constant region of interest; elements outside of the input have a value of their own."""
+    rank, given = len(x.shape), importer.const(node.proto.input[1])
+    axes = [axis % rank for axis in node.ints("axes")] or list(range(rank))
+    if given is None or given.size != 2 * len(axes):
+        raise NotSupported("the region of interest must be constant, with a start and an end for each axis")
+    ends = [[float(v) for v in half] for half in np.split(np.ravel(given), 2)]
+    regions = dict(zip(axes, zip(*ends, strict=True), strict=True))
+    steps = Steps(importer, node)
+    for axis, (scale, size) in enumerate(zip(scales, sizes, strict=True)):
+        region, extent = regions.get(axis, (0.0, 1.0)), x.shape[axis]
+        count = int(np.floor(extent * scale)) if size is None else size
+        if count == extent and region != (0.0, 1.0):
+            raise NotSupported(
+                "a crop that keeps the extent, on which runtimes do not agree; crop in a layer of its own"
+            )
+        if count == extent:
+            continue
+        if count < 1 or extent * count > MAX_MATRIX:
+            raise NotSupported(f"{extent} elements to {count}; the matrix should have 1 to {MAX_MATRIX} elements")
+        node.attributes.seen.update(node.attributes)
+        proto = onnx.NodeProto()
+        proto.CopyFrom(node.proto)
+        kept = [a for a in node.proto.attribute if a.name not in ("axes", "keep_aspect_ratio_policy")]
+        del proto.attribute[:]
+        proto.attribute.extend(kept)
+        proto.input[:] = ["x", "region", "", "sizes"]
+        values = {
+            "x": np.concatenate([np.zeros((1, extent)), np.eye(extent)]).astype(np.float32),
+            "region": np.array([0, region[0], 1, region[1]], dtype=np.float32),
+            "sizes": np.array([extent + 1, count], dtype=np.int64),
+        }
+        nothing, *units = np.asarray(evaluate_node(proto, values, importer.opset)[0])
+        matrix = np.stack([unit - nothing for unit in units], axis=1).astype(np.float32)
+        x = along_axis(importer, x, axis, matrix)
+        if np.any(nothing):
+            outside = nothing.reshape([count if a == axis else 1 for a in range(rank)])
+            x = importer.tensor(steps.binary(nn.AddOp, steps.value(x), steps.constant(outside)))
     importer.result(node.proto.output[0], x)
 
 

@@ -417,6 +417,15 @@ def resize_any(c: Case) -> str:
     return c.node("Resize", "x", "", "", c.constant(sizes), mode=mode, **options)
 
 
+def resized_region(c: Case) -> str:
+    """A part of the image, or more than it, whose surroundings have a value."""
+    starts, ends = ([float(v) for v in c.rng.uniform(*limits, 2)] for limits in ((-0.3, 0.3), (0.6, 1.3)))
+    region = c.constant([0, 0, *starts, 1, 1, *ends], np.float32)
+    sizes = c.constant([1, c.shape[1], *(n + c.draw(-1, 2) for n in c.shape[2:])])
+    options = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": c.draw(0.0, 2.5)}
+    return c.node("Resize", "x", region, "", sizes, mode="linear", **options)
+
+
 def power(c: Case) -> str:
     base = c.node("Add", c.node("Abs", "x"), c.constant(0.3, np.float32))
     return c.draw(
@@ -586,6 +595,7 @@ CASES: list[tuple[str, Callable[[Case], str]]] = [
     ("RMSNormalization", rms_normalization),
     ("ReduceLogSum", lambda c: c.node("ReduceLogSum", c.node("Exp", "x"), c.constant([c.draw(1, 2, 3)]))),
     ("Resize", resize_any),
+    ("Resize", resized_region),
     ("Shrink", lambda c: c.node("Shrink", "x", bias=c.draw(0.0, 0.3), lambd=c.draw(0.5, 0.2))),
     ("SpaceToDepth", space_to_depth),
     ("Trilu", lambda c: c.node("Trilu", "x", c.constant(c.draw(0, 1, -1)), upper=c.draw(0, 1))),
