@@ -151,6 +151,8 @@ def _element_types(nodes: Sequence[onnx.NodeProto]) -> dict[str, int]:
         kind: int | None = None
         if node.op_type == "Cast":
             kind = next(a.i for a in node.attribute if a.name == "to")
+        elif node.op_type in BOOLEAN:
+            kind = TensorProto.BOOL
         elif node.op_type in MOVES:
             kind = types.get(node.input[0])
         if kind is not None:
@@ -158,6 +160,8 @@ def _element_types(nodes: Sequence[onnx.NodeProto]) -> dict[str, int]:
     return types
 
 
+BOOLEAN = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"})
+"""Operators whose result is true or false."""
 MOVES = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice"})
 """Operators whose result has the type of the first operand."""
 

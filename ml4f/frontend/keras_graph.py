@@ -380,10 +380,10 @@ def _operands(node: Any) -> _Operands:
     """Of a call: Keras 3 {"args", "kwargs"}, Keras 2 [["layer", 0, 0, {…}], …]."""
     made = _Operands()
     if isinstance(node, dict):
-        made.keywords.update(node.get("kwargs", {}))
+        made.keywords.update(args=node.get("args", []), **node.get("kwargs", {}))
         made.add(_collect(node.get("args", [])))
         for key, value in made.keywords.items():
-            if isinstance(value, dict | list):
+            if isinstance(value, dict | list) and key != "args":
                 made.add(_collect(value), key)
         return made
     if node and isinstance(node[0], str):

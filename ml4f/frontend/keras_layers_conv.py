@@ -1,4 +1,4 @@
-"""Keras convolutions as ONNX Conv: 1-D and 2-D, plain, depthwise, separable."""
+"""Keras convolutions as ONNX Conv: plain in one to three dimensions, depthwise, separable."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _channel_filters(kernel: np.ndarray) -> np.ndarray:
 
 
 def convolution(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
-    """Conv1D, Conv2D."""
+    """Conv1D, Conv2D, Conv3D."""
 
     def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
         x, first = spatial_input(c, inputs, rank)
@@ -204,8 +204,10 @@ def _transposed_extent(c: LayerContext, size: int, reach: int, stride: int, more
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Conv1D": convolution(1),
     "Conv2D": convolution(2),
+    "Conv3D": convolution(3),
     "Convolution1D": convolution(1),
     "Convolution2D": convolution(2),
+    "Convolution3D": convolution(3),
     "DepthwiseConv1D": depthwise(1),
     "DepthwiseConv2D": depthwise(2),
     "Conv1DTranspose": transposed(1),

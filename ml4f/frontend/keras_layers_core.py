@@ -33,6 +33,29 @@ def dense(c: LayerContext, inputs: Sequence[Value]) -> Value:
     return activate(c, c.reshape(y, (*x.shape[:-1], units)))
 
 
+def einsum_dense(c: LayerContext, inputs: Sequence[Value]) -> Value:
+    """A product with a kernel by an equation, as abc,cd->abd; the first letter is the batch."""
+    (x,) = inputs
+    equation = str(c.get("equation", "")).replace(" ", "")
+    read, _, made = equation.partition("->")
+    own, _, kernel = read.partition(",")
+    if "." in equation or not made or len(own) != x.rank or own[:1] != made[:1] or own[:1] in kernel:
+        raise Refused(f"its equation is {equation[:80]}; one letter for each dimension, the batch first, is supported")
+    outer = c.get("output_shape")
+    outer = [outer] if isinstance(outer, int) else list(outer or [])
+    sizes = dict(zip(own, x.shape, strict=True))
+    for letter, extent in zip(made[1:], outer, strict=True):
+        sizes.setdefault(letter, extent or 0)
+    bias_axes = c.get("bias_axes") or ""
+    shape = [sizes[letter] for letter in made]
+    expected: list[tuple[str, Sequence[int]]] = [("kernel", [sizes[letter] for letter in kernel])]
+    if bias_axes:
+        expected.append(("bias", [sizes[a] if a in bias_axes else 1 for a in made[made.index(bias_axes[0]) :]]))
+    weights, *bias = c.weights(expected)
+    y = c.emit("Einsum", [x, weights], shape, equation=equation)
+    return activate(c, c.binary("Add", y, bias[0]) if bias else y)
+
+
 def batch_normalization(c: LayerContext, inputs: Sequence[Value]) -> Value:
     """With the moving mean and variance; the axis is counted with the batch."""
     (x,) = inputs
@@ -195,6 +218,7 @@ TRAINING_ONLY = (
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Dense": dense,
+    "EinsumDense": einsum_dense,
     "BatchNormalization": batch_normalization,
     "BatchNormalizationV1": batch_normalization,
     "BatchNormalizationV2": batch_normalization,

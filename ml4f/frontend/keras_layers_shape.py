@@ -84,7 +84,7 @@ def _spatial_axes(c: LayerContext, x: Value, rank: int) -> list[int]:
 
 
 def zero_padding(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
-    """ZeroPadding1D, ZeroPadding2D."""
+    """ZeroPadding1D, ZeroPadding2D, ZeroPadding3D."""
 
     def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
         (x,) = inputs
@@ -100,7 +100,7 @@ def zero_padding(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
 
 
 def cropping(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
-    """Cropping1D, Cropping2D."""
+    """Cropping1D, Cropping2D, Cropping3D."""
 
     def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
         (x,) = inputs
@@ -118,7 +118,7 @@ def cropping(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
 
 
 def up_sampling(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
-    """UpSampling1D, UpSampling2D: every element is repeated, or weighted means stand between."""
+    """UpSampling1D, UpSampling2D, UpSampling3D: every element is repeated, or weighted means stand between."""
 
     def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
         (x,) = inputs
@@ -147,6 +147,39 @@ def _bilinear(c: LayerContext, x: Value) -> Value:
     return c.from_channels_first(y, first)
 
 
+def resizing(c: LayerContext, inputs: Sequence[Value]) -> Value:
+    """To another height and width, by weighted means or the nearest element."""
+    (x,) = inputs
+    _spatial_axes(c, x, 2)
+    if c.get("crop_to_aspect_ratio", False) or c.get("pad_to_aspect_ratio", False) or c.get("antialias", False):
+        raise Refused("its aspect ratio is kept, or it is smoothed; neither is supported")
+    modes = {"bilinear": "linear", "nearest": "nearest"}
+    interpolation = c.get("interpolation", "bilinear")
+    if interpolation not in modes:
+        raise Refused(f"its interpolation is {str(interpolation)[:80]}; nearest and bilinear are supported")
+    first = c.channels_first()
+    moved = c.to_channels_first(x, first)
+    shape = (*moved.shape[:2], c.whole("height"), c.whole("width"))
+    options = {"nearest_mode": "round_prefer_ceil"} if interpolation == "nearest" else {}
+    options |= {"mode": modes[interpolation], "coordinate_transformation_mode": "half_pixel"}
+    y = c.emit("Resize", [moved, "", "", np.array(shape, dtype=np.int64)], shape, **options)
+    return c.from_channels_first(y, first)
+
+
+def center_crop(c: LayerContext, inputs: Sequence[Value]) -> Value:
+    """The middle of a picture that is large enough."""
+    (x,) = inputs
+    axes, wanted = _spatial_axes(c, x, 2), (c.whole("height"), c.whole("width"))
+    if any(x.shape[axis] < n for axis, n in zip(axes, wanted, strict=True)):
+        raise Refused(f"its {list(wanted)} elements are more than the input has; put a Resizing in front")
+    starts = [(x.shape[axis] - n) // 2 for axis, n in zip(axes, wanted, strict=True)]
+    ends = [start + n for start, n in zip(starts, wanted, strict=True)]
+    shape = list(x.shape)
+    for axis, n in zip(axes, wanted, strict=True):
+        shape[axis] = n
+    return c.emit("Slice", [x, *(np.array(v, dtype=np.int64) for v in (starts, ends, axes))], shape)
+
+
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Flatten": flatten,
     "Reshape": reshape,
@@ -154,9 +187,14 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "RepeatVector": repeat_vector,
     "ZeroPadding1D": zero_padding(1),
     "ZeroPadding2D": zero_padding(2),
+    "ZeroPadding3D": zero_padding(3),
+    "CenterCrop": center_crop,
+    "Resizing": resizing,
     "Cropping1D": cropping(1),
     "Cropping2D": cropping(2),
+    "Cropping3D": cropping(3),
     "UpSampling1D": up_sampling(1),
     "UpSampling2D": up_sampling(2),
+    "UpSampling3D": up_sampling(3),
 }
 """Keras class → translation."""

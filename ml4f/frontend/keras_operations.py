@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ml4f.frontend import keras_activations as activations
+from ml4f.frontend import keras_operations_tensors
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 from ml4f.frontend.keras_graph import OPERATION_CLASSES, Layer
 
 Operand = Value | float
-Operation = Callable[[LayerContext, Sequence[Operand]], Value]
+Operation = Callable[[LayerContext, Sequence[Operand]], Value | list[Value]]
 
 OPERATION_MODULES = ("keras.src.ops", "keras.src.activations")
 
@@ -44,7 +45,7 @@ def operation_of(layer: Layer) -> Operation | None:
 def _with_keywords(operation: Operation) -> Operation:
     """The arguments of the call as the configuration."""
 
-    def translate(c: LayerContext, operands: Sequence[Operand]) -> Value:
+    def translate(c: LayerContext, operands: Sequence[Operand]) -> Value | list[Value]:
         keywords: dict[str, Any] = c.layer.config.get("keywords") or {}
         return operation(replace(c, layer=replace(c.layer, config=keywords)), operands)
 
@@ -249,6 +250,7 @@ OPERATIONS: dict[str, Operation] = {
     "Gelu": _unary(_gelu(default=True)),
     "Mish": _named("mish"),
     "Softmax": _unary(_softmax),
+    **keras_operations_tensors.OPERATIONS,
 }
 """Class of a Keras 3 operation → translation."""
 
@@ -284,6 +286,7 @@ TENSORFLOW_FUNCTIONS: dict[str, Operation] = {
     "math.tanh": OPERATIONS["Tanh"],
     "math.softplus": OPERATIONS["Softplus"],
     "clip_by_value": OPERATIONS["Clip"],
+    "concat": OPERATIONS["Concatenate"],
     "reshape": OPERATIONS["Reshape"],
     "expand_dims": OPERATIONS["ExpandDims"],
     "nn.relu": _named("relu"),
@@ -297,5 +300,6 @@ TENSORFLOW_FUNCTIONS: dict[str, Operation] = {
     "nn.softsign": OPERATIONS["Softsign"],
     "nn.sigmoid": OPERATIONS["Sigmoid"],
     "nn.tanh": OPERATIONS["Tanh"],
+    **keras_operations_tensors.TENSORFLOW_FUNCTIONS,
 }
 """Name of a TensorFlow function, as TFOpLambda stores it → translation."""

@@ -142,9 +142,8 @@ def _load_new(tf: Any, path: Path, subject: str) -> _Frozen:
     function = signatures[name]
     # Loops stay While, which tf2onnx knows; lowered to Switch and Merge they would leave TensorList operators behind.
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
-    names = list(function.structured_input_signature[1])
-    tensors = {tensor.name.split(":")[0]: tensor for tensor in frozen.inputs}
-    ordered = [tensors[key] for key in names if key in tensors] or list(frozen.inputs)
+    names = set(function.structured_input_signature[1])  # in any order; the graph has TensorFlow's
+    ordered = [t for t in frozen.inputs if t.name.split(":")[0] in names] or list(frozen.inputs)
     inputs = [(t.name, _extents(t.shape)) for t in ordered]
     keys = sorted(function.structured_outputs)  # as TensorFlow flattens them
     outputs = [tensor.name for tensor in frozen.outputs]

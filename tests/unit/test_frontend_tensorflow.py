@@ -15,6 +15,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed (pip insta
 pytest.importorskip("tf_keras", reason="tf_keras, Keras 2, is not installed (pip install -e '.[tensorflow]')")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import fuzz_keras
+from keras_comparison import differences
 from shared_models import shared_models
 
 from ml4f.errors import Ml4fError
@@ -185,19 +186,7 @@ def model_with_two_inputs(keras: Any) -> Any:
 @pytest.mark.parametrize("build", [two_ends, encoder_and_decoder, model_with_two_inputs])
 @pytest.mark.parametrize("kind", ["h5", "keras", "keras2.h5", "tfjs"])
 def test_several_inputs_and_outputs(build: Callable[[Any], Any], kind: str, tmp_path: Path) -> None:
-    version = 2 if kind in ("keras2.h5", "tfjs") else 3
-    keras = pytest.importorskip("tf_keras" if version == 2 else "keras")
-    keras.backend.clear_session()
-    model = build(keras)
-    rng = np.random.default_rng(4)
-    fuzz_keras.Generator(keras, version, rng).randomise(model)
-    inputs = [rng.standard_normal((1, *tensor.shape[1:])).astype(np.float32) for tensor in model.inputs]
-    found = model(inputs, training=False)
-    expected = [np.asarray(y).ravel() for y in (found if isinstance(found, list | tuple) else [found])]
-    path = fuzz_keras.save(fuzz_keras.Network(model, inputs[0], expected[0], version), kind, tmp_path)
-    results = run_nn(import_onnx(load_model(path).proto, path.name), [x[0] for x in inputs])
-    for result, wanted in zip(results, expected, strict=True):
-        assert fuzz_keras.difference(result, wanted) <= fuzz_keras.TOLERANCE
+    assert max(differences(build, kind, tmp_path)) <= fuzz_keras.TOLERANCE
 
 
 def test_saved_models_and_frozen_graphs(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed (pip install -e '.[tensorflow]')")
 pytest.importorskip("tf_keras", reason="tf_keras, Keras 2, is not installed (pip install -e '.[tensorflow]')")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import fuzz_keras
+from keras_comparison import TOLERANCE, differences
 
 import ml4f
 from ml4f.errors import UnsupportedError
 from ml4f.frontend import load_model
-from ml4f.frontend.importer import import_onnx
-from ml4f.interpreters.nn import run_nn
 
 
 def self_attention(keras: Any) -> Any:
@@ -79,19 +75,7 @@ CASES = [
 
 @pytest.mark.parametrize(("build", "kind"), CASES)
 def test_attention(build: Callable[[Any], Any], kind: str, tmp_path: Path) -> None:
-    version = 2 if kind == "keras2.h5" else 3
-    keras = pytest.importorskip("tf_keras" if version == 2 else "keras")
-    keras.backend.clear_session()
-    model = build(keras)
-    rng = np.random.default_rng(4)
-    fuzz_keras.Generator(keras, version, rng).randomise(model)
-    inputs = [rng.standard_normal((1, *tensor.shape[1:])).astype(np.float32) for tensor in model.inputs]
-    found = model(inputs if len(inputs) > 1 else inputs[0], training=False)
-    expected = [np.asarray(y).ravel() for y in (found if isinstance(found, list | tuple) else [found])]
-    path = fuzz_keras.save(fuzz_keras.Network(model, inputs[0], expected[0], version), kind, tmp_path)
-    results = run_nn(import_onnx(load_model(path).proto, path.name), [x[0] for x in inputs])
-    for result, wanted in zip(results, expected, strict=True):
-        assert fuzz_keras.difference(result, wanted) <= fuzz_keras.TOLERANCE
+    assert max(differences(build, kind, tmp_path)) <= TOLERANCE
 
 
 def test_attention_as_machine_code(tmp_path: Path) -> None:
