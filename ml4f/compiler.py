@@ -69,8 +69,9 @@ class Options:
         wanted = {"goal": self.goal, "max_code": tuning.max_code, "max_pixels": tuning.max_pixels}
         given = {k: v for k, v in wanted.items() if v and v != "balanced"}
         passes = pipelines.with_parameters(passes, "loop-choose-schedule", **given)
-        if self.goal != "balanced":
-            passes = pipelines.with_parameters(passes, "loop-plan-memory", goal=self.goal)
+        planning = "size" if tuning.frugal else self.goal
+        if planning != "balanced":
+            passes = pipelines.with_parameters(passes, "loop-plan-memory", goal=planning)
         core = core_named(self.core).name
         if core != DEFAULT_CORE:
             for name in pipelines.CORE_DEPENDENT:

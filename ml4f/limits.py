@@ -18,10 +18,14 @@ ROUNDS = 6
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the schedule search is asked for besides its goal: bytes of code, pixels of a tile; 0 is no limit."""
+    """What the schedule search is asked for besides its goal: bytes of code, pixels of a tile; 0 is no limit.
+
+    `frugal`: no code is spent on a smaller arena.
+    """
 
     max_code: int = 0
     max_pixels: int = 0
+    frugal: bool = False
 
 
 NO_TUNING = Tuning()
@@ -70,7 +74,15 @@ def _less_ram(code: ObjectCode, limit: int, build: Callable[[Tuning], ObjectCode
 
 
 def _less_flash(code: ObjectCode, limit: int, tuning: Tuning, build: Callable[[Tuning], ObjectCode]) -> ObjectCode:
-    """Ask for less code until the object fits, or does not get smaller any more."""
+    """Ask for less code until the object fits, or does not get smaller any more; at last without any for the arena."""
+    for frugal in (False, True):
+        code = _less_code(code, limit, replace(tuning, frugal=frugal), build)
+        if code.header.object_bytes <= limit:
+            break
+    return code
+
+
+def _less_code(code: ObjectCode, limit: int, tuning: Tuning, build: Callable[[Tuning], ObjectCode]) -> ObjectCode:
     wanted = code.code_bytes
     for _ in range(ROUNDS):
         excess = code.header.object_bytes - limit

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import ml4f
+from ml4f.compiler import Options, compile_proto
 from ml4f.errors import Ml4fError
+from ml4f.samples import sample_model
 
 MODEL = Path(__file__).parents[2] / "examples/models/watch_gesture.h5"
 
@@ -30,6 +32,15 @@ def test_limits_are_kept_and_what_was_traded_is_said():
 def test_a_limit_that_cannot_be_kept_is_refused(limit: str):
     with pytest.raises(Ml4fError, match=r"at least.*would (help|save)"):
         compiled(**{limit: 64})
+
+
+def test_a_limit_that_small_code_keeps_is_kept():
+    """Though the arena then has to do without exchanged schedules, which need code."""
+    model = sample_model("depth1")
+    small = compile_proto(model, "depth1", Options(goal="size", validate=False)).code.header.object_bytes
+    compilation = compile_proto(model, "depth1", Options(max_flash=small + 100, validate=False))
+    assert compilation.code.header.object_bytes <= small + 100
+    assert any("traded" in note for note in compilation.notes)
 
 
 def test_goals_order_cycles_and_code():
