@@ -15,8 +15,11 @@ from ml4f.interpreters.memory_image import MemoryImage
 
 
 class _NestRun:
-    def __init__(self, nest: Nest, memory: MemoryImage, addresses: Sequence[int], layout: WeightLayout | None):
+    def __init__(
+        self, nest: Nest, memory: MemoryImage, addresses: Sequence[int], layout: WeightLayout | None, packed: bool
+    ):
         self.nest = nest
+        self.packed = packed
         self.memory = memory
         self.addresses = {o.role: a for o, a in zip(nest.operands, addresses, strict=True)}
         self.layout = layout
@@ -130,7 +133,9 @@ class _NestRun:
         assert step.role is not None
         first, which = np.unique(weights, return_index=True)
         outputs = np.arange(int(step.parameters[0]))
-        matrix = self.memory.floats[self.addresses[step.role] // 4 + first[:, None] + outputs[None, :]]
+        halves = self.packed and self.nest.by_role[step.role].element == "f16"
+        stored, size = (self.memory.halves, 2) if halves else (self.memory.floats, 4)
+        matrix = stored[self.addresses[step.role] // size + first[:, None] + outputs[None, :]].astype(np.float32)
         places = self.addresses["out"] // 4 + self.nest.by_role["out"].map.constant + outputs
         self.memory.floats[places] = self.memory.floats[places] + value[which] @ matrix
 
@@ -173,6 +178,6 @@ def run_nest(
 ) -> None:
     """Executes the nest on memory; `addresses` of its operands. The schedule matters only for packed weights."""
     layout = weight_layout(nest, schedule) if packed and schedule is not None and nest.has("w") else None
-    run = _NestRun(nest, memory, addresses, layout)
+    run = _NestRun(nest, memory, addresses, layout, packed)
     with np.errstate(all="ignore"):
         run.epilogue(run.accumulate())

@@ -23,12 +23,15 @@ MORE_CYCLES = 1.03
 """What it may cost not to store the input: times the cycles of the two kernels apart."""
 LARGER = 1.1
 """The input must be so much larger than any other buffer: no plan can go below the largest."""
+LEAST_SAVED = 128
+"""So many bytes it must be larger: what adds to the outputs is code of a few hundred bytes."""
 
 
 def in_the_way(program: Program, symbol: str) -> bool:
     """Whether a buffer alone makes the arena larger than the others need."""
     sizes = {s: op.bytes.value.data for s, op in program.buffers.items()}
-    return sizes[symbol] > LARGER * max((n for s, n in sizes.items() if s != symbol), default=0)
+    others = max((n for s, n in sizes.items() if s != symbol), default=0)
+    return sizes[symbol] > LARGER * others and sizes[symbol] - others >= LEAST_SAVED
 
 
 def worthwhile(producer: Nest, dense: Nest, fused: Nest) -> bool:

@@ -56,6 +56,9 @@ class _Packer:
                     self._add_bounds(call, kernel, nest)
                 if nest.nest.data.has("w"):
                     self._pack(call, kernel, nest)
+                for operand in nest.nest.data.operands:
+                    if operand.element == "f16" and operand.role != "w":
+                        self._halve(call, kernel, nest, operand.role)
                 nest.attributes["packed"] = UnitAttr()
         used = {a.root_reference.data for call in self.calls for a in call.arguments}
         for name, op in list(self.data.items()):
@@ -97,6 +100,14 @@ class _Packer:
         if nest.has("bias"):
             del arguments[self._argument(op, "bias")]
             self._drop_bias(kernel, op, nest)
+        call.properties["arguments"] = ArrayAttr(arguments)
+
+    def _halve(self, call: CallOp, kernel: KernelOp, op: NestOp, role: str) -> None:
+        """Other float16 weights keep their order."""
+        index = self._argument(op, role)
+        arguments = list(call.arguments.data)
+        data = self._array(call, index).astype("<f2").tobytes()
+        arguments[index] = self._new_data(f"{kernel.sym_name.data}_{role}", data + bytes(-len(data) % 4), kernel)
         call.properties["arguments"] = ArrayAttr(arguments)
 
     def _drop_bias(self, kernel: KernelOp, op: NestOp, nest: Nest) -> None:

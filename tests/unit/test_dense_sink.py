@@ -61,6 +61,7 @@ def network(name: str, bias: bool, pool: bool = False) -> onnx.ModelProto:
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_pass_and_every_layer_is_right(name: str, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ml4f.passes.loop_fuse_dense.MORE_CYCLES", 2.0)
+    monkeypatch.setattr("ml4f.passes.loop_fuse_dense.LEAST_SAVED", 0)
     compilation = compile_proto(network(name, bias), "sink", Options(check_passes=True))
     fused = any("dense dense" in line for line in compilation.ir("loop-fuse-dense").splitlines())
     assert fused
@@ -71,6 +72,7 @@ def test_every_pass_and_every_layer_is_right(name: str, bias: bool, monkeypatch:
 def test_with_a_pool_between(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ml4f.passes.loop_fuse_dense.MORE_CYCLES", 3.0)
     monkeypatch.setattr("ml4f.passes.loop_fuse_dense.LARGER", 0.1)
+    monkeypatch.setattr("ml4f.passes.loop_fuse_dense.LEAST_SAVED", -10_000)
     compilation = compile_proto(network(name, True, pool=True), "sink", Options(check_passes=True))
     text = compilation.ir("loop-fuse-dense")
     assert "pool_max" in text and "dense dense" in text
@@ -107,8 +109,25 @@ def other_producer(kind: str) -> onnx.ModelProto:
 def test_other_producers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ml4f.passes.loop_fuse_dense.MORE_CYCLES", 100.0)
     monkeypatch.setattr("ml4f.passes.loop_fuse_dense.LARGER", 0.0)
+    monkeypatch.setattr("ml4f.passes.loop_fuse_dense.LEAST_SAVED", -10_000)
     compilation = compile_proto(other_producer(kind), kind, Options(check_passes=True))
     assert "dense dense" in compilation.ir("loop-fuse-dense")
+
+
+def test_a_few_bytes_are_not_worth_the_code() -> None:
+    layers = [helper.make_node("Gemm", ["x", "a"], ["h"]), helper.make_node("Gemm", ["h", "b"], ["y"])]
+    for units, fused in ((24, False), (80, True)):
+        arrays = {"a": np.ones([3, units], np.float32), "b": np.ones([units, 2], np.float32)}
+        graph = helper.make_graph(
+            layers,
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+            [numpy_helper.from_array(a, n) for n, a in arrays.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        text = compile_proto(model, "sink", Options(validate=False, float16=True)).ir("loop-fuse-dense")
+        assert ("dense dense" in text) == fused
 
 
 def test_the_input_is_not_stored() -> None:
@@ -119,8 +138,24 @@ def test_the_input_is_not_stored() -> None:
     assert compilation.stats.arena_bytes < between < apart.stats.arena_bytes
 
 
-def test_float16_weights_are_still_right() -> None:
-    compile_proto(network("strides", True), "sink", Options(float16=True))
+@pytest.mark.parametrize("name", SHAPES)
+def test_float16_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in pairs: fused where a result's weights are whole words, and right in any case."""
+    monkeypatch.setattr("ml4f.passes.loop_fuse_dense.MORE_CYCLES", 2.0)
+    monkeypatch.setattr("ml4f.passes.loop_fuse_dense.LEAST_SAVED", 0)
+    compilation = compile_proto(network(name, True), "sink", Options(float16=True))
+    fused = any("dense dense" in line for line in compilation.ir("loop-fuse-dense").splitlines())
+    assert fused == (SHAPES[name][-1] % 2 == 0)
+
+
+def test_float16_weights_are_half_as_large() -> None:
+    whole, half = (
+        compile_proto(network("leaky", True), "sink", Options(float16=float16, validate=False))
+        for float16 in (False, True)
+    )
+    assert "dense dense" in half.ir("loop-fuse-dense")
+    assert half.stats.arena_bytes == whole.stats.arena_bytes
+    assert half.stats.weight_bytes < 0.52 * whole.stats.weight_bytes
 
 
 CONVOLUTION = kernels.conv2d([12, 10, 1], [3, 3, 1, 6], [12, 10, 6], [1, 1], [1, 1], [1] * 4, 1, True, [RELU])

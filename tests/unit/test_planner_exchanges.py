@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
+from typing import Literal
+
 import numpy as np
 import pytest
 from nests import apply, compile_module, kernel_module, random_kernel
@@ -9,6 +13,8 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.backend.loop import kernels
+from ml4f.backend.loop.candidates import candidates
+from ml4f.backend.loop.packing import whole_words
 from ml4f.backend.loop.pricing import price
 from ml4f.backend.memory.exchanges import Budget, exchanges
 from ml4f.dialects.loop.attributes import ScheduleAttr
@@ -123,3 +129,14 @@ def test_small_code_stays_small(name: str):
         assert nest.schedule is not None
         prices.append(price(nest.nest.data, nest.schedule.data))
     assert prices[1].code_bytes <= prices[0].code_bytes
+
+
+@pytest.mark.parametrize("element", ("f32", "f16"))
+def test_rows_may_come_first_with_weights_of_any_type(element: Literal["f32", "f16"]):
+    """A depthwise kernel that walks down columns may go by rows instead, where float16 weights forbid a table too."""
+    nest = kernels.depthwise_conv2d([12, 12, 4], [3, 3, 4, 1], [12, 12, 4], [1, 1], [1, 1], [1] * 4, True)
+    nest = replace(nest, operands=tuple(replace(o, element=element) if o.role == "w" else o for o in nest.operands))
+    rolled = next(c.schedule for c in candidates(nest) if c.schedule.roll is not None)
+    plain = [e.schedule for e in exchanges(nest, rolled, Budget(inf, inf, 0.0)) if e.schedule.roll is None]
+    assert plain and all(whole_words(nest, schedule) for schedule in plain)
+    assert all((schedule.trim is None) == (element == "f16") for schedule in plain)

@@ -13,7 +13,8 @@ from ml4f.backend.loop.nest import Nest, Schedule, Step
 from ml4f.backend.loop.operands import Environment, Operands, Point
 
 SINK_CHUNK = 6
-"""Weights of a dense layer that consumes results which are loaded together."""
+SINK_CHUNK_OF_HALVES = 4
+"""Weights, or pairs of float16 weights, of a dense layer that consumes results which are loaded together."""
 
 
 class Epilogue:
@@ -58,6 +59,9 @@ class Epilogue:
     def _consume(self, results: dict[Address, Value]) -> None:
         """The dense layer behind a tile's results: for each of its outputs, what these results add to it."""
         assert self.nest.sink is not None
+        if self.nest.by_role[self.nest.result_role].element == "f16":
+            self._consume_halves(results)
+            return
         variable, _ = self.b.begin_loop(int(self.nest.sink.parameters[0]), None, None, (), "j")
         along = ((variable, 4),)
         out = self.nest.by_role["out"].map.constant
@@ -70,6 +74,27 @@ class Epilogue:
             for weight, (_, value) in zip(weights, part, strict=True):
                 total = self.b.fadd(total, self.b.fmul(weight, value))
         self.b.store(target, total)
+        self.b.end_loop(())
+
+    def _consume_halves(self, results: dict[Address, Value]) -> None:
+        """The same with float16 weights, which lie in pairs: two outputs at a time."""
+        assert self.nest.sink is not None
+        variable, _ = self.b.begin_loop(int(self.nest.sink.parameters[0]) // 2, None, None, (), "j")
+        out, index = 4 * self.nest.by_role["out"].map.constant, self.operands.index["out"]
+        targets = [Address(index, out + 4 * i, ((variable, 8),)) for i in range(2)]
+        totals = [self.b.load(target, "f32") for target in targets]
+        pending = list(results.items())
+        for i in range(0, len(pending), SINK_CHUNK_OF_HALVES):
+            part = pending[i : i + SINK_CHUNK_OF_HALVES]
+            # Addresses count float32 elements.
+            halved = (Address(a.operand, a.offset // 2, tuple((v, s // 2) for v, s in a.terms)) for a, _ in part)
+            words = [self.b.load(a._replace(terms=(*a.terms, (variable, 4))), "f32") for a in halved]
+            for word, (_, value) in zip(words, part, strict=True):
+                weights = self.b.half_low(word), self.b.half_high(word)
+                products = [self.b.fmul(weight, value) for weight in weights]
+                totals = [self.b.fadd(total, term) for total, term in zip(totals, products, strict=True)]
+        for target, total in zip(targets, totals, strict=True):
+            self.b.store(target, total)
         self.b.end_loop(())
 
     def _finish(

@@ -135,10 +135,13 @@ def _above(a: Candidate, b: Candidate, c: Candidate) -> bool:
 
 def halved_bytes(nest: Nest) -> int:
     """Bytes by which a nest's weights are smaller for being float16."""
-    weights = nest.by_role.get("w")
-    if weights is None or weights.element == "f32":
-        return 0
-    return 2 * prod(n for d, n in nest.extents.items() if weights.map.mentions(d))
+    halved = 0
+    for operand in nest.operands:
+        if operand.element == "f16":
+            rows = prod(n for d, n in nest.extents.items() if operand.map.mentions(d))
+            sink = nest.sink if nest.sink is not None and nest.sink.role == operand.role else None
+            halved += 2 * rows * (int(sink.parameters[0]) if sink is not None else 1)
+    return halved
 
 
 def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, max_pixels: int = 0) -> Choice:

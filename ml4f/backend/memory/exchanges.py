@@ -86,13 +86,19 @@ def _tapered(extent: int, step: int) -> Iterator[Segments]:
                 yield *tail[::-1], (large, whole)
 
 
+def plain_order(nest: Nest, tiles: dict[str, int], points: int) -> Schedule:
+    """Rows outermost; with code for each kind of row where float16 weights do not let a loop go over kernel rows."""
+    schedule = mac_schedule(nest, tiles, points)
+    return schedule if whole_words(nest, schedule) else mac_schedule(nest, tiles, points, use_trim=False)
+
+
 def _schedules(nest: Nest, schedule: Schedule) -> Iterator[Schedule]:
     if schedule.roll is not None:
         pixel, _ = tile_dims(nest)
         for points in PLAIN_POINTS:
             for size in PLAIN_TILES:
                 if pixel is not None and size <= nest.extents[pixel]:
-                    yield mac_schedule(nest, {pixel: size}, points)
+                    yield plain_order(nest, {pixel: size}, points)
         return
     for dim, segments in schedule.loops:
         if dim not in pixel_dims(nest) or dim not in schedule.tile or dim in nest.window_dims:
