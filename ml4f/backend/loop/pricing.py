@@ -32,8 +32,9 @@ BEHIND_STORE = 1
 """The wait of a load behind a multiple store, or the addition that moves the pointer in its place."""
 LOOP_CYCLES = 4
 """SUBS and a taken BNE."""
-SELECT_CYCLES = 4.75
-"""VCMP, VMRS, IT and VMOV; most ITs, of 16 bits, put so many 32-bit instructions off their words that one waits."""
+SELECT_CYCLES = 4
+SELECT_BYTES = 15
+"""VCMP, VMRS, IT and VMOV; a no-op in front of every other IT keeps 32-bit instructions on words, for no cycles."""
 SPILLED_COUNTER_CYCLES = 3
 """LDR and STR of a loop counter that has no register: 2 + 1."""
 SPILLED_COUNTER_BYTES = 6
@@ -392,7 +393,7 @@ class Estimator:
         return self._select(f, a, b, t, f)
 
     def _select(self, overwritten: Number, *operands: int) -> Number:
-        result = self._op(SELECT_CYCLES, 14, "s", *operands)
+        result = self._op(SELECT_CYCLES, SELECT_BYTES, "s", *operands)
         self._loop.ties.append((overwritten, self._clock))
         return result
 

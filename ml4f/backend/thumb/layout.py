@@ -342,6 +342,9 @@ class _Placer:
         """Place everything; returns the end address."""
         for position, item in enumerate(self.items):
             if isinstance(item, Line):
+                if item.depth and item.form.timing == "it" and self.is_paired(position):
+                    self.insert_nop(position)  # the IT comes next
+                    continue
                 self.place(item)
                 if item.depth and item.row is not None and item.row.size == 2 and not item.address & 2:
                     self.keep_run_aligned(position, item)
@@ -407,10 +410,20 @@ class _Placer:
                     if can_widen(item):
                         self.widen(moved)
                         return
+        self.insert_nop(position)
+
+    def insert_nop(self, position: int) -> None:
         nop = Line(control.NOP, (), address=self.address)
         nop.row, nop.word = control.NOP.select(())
         self.items.insert(position, nop)
         self.address += 2
+
+    def is_paired(self, position: int) -> bool:
+        """Whether a no-op pays in front of an IT: IT is free behind 16 bits, and what follows gets to its words."""
+        before = next(item for item in reversed(self.items[:position]) if not isinstance(item, Comment))
+        if self.address & 2 or not isinstance(before, Line) or before.row is None or before.row.size == 2:
+            return False
+        return self.wide_run(position + 1, self.address + 2) >= MISALIGNED_RUN
 
     def widen(self, lines: list[Line]) -> None:
         """Widen the last of `lines`, which are in reverse order, and move the others behind it by a halfword."""
@@ -423,25 +436,29 @@ class _Placer:
 
     def keep_run_aligned(self, position: int, line: Line) -> None:
         """Widen a narrow instruction of a loop body if a run of 32-bit ones behind it would be misaligned."""
+        if line.target and line.depth == 1:
+            return  # what is behind it is not in a loop
+        if can_widen(line) and self.wide_run(position + 1, self.address) >= MISALIGNED_RUN:
+            self.widen([line])
+
+    def wide_run(self, position: int, address: int) -> int:
+        """How many 32-bit instructions in a row begin at an item that is to be placed at an address; 3 are enough."""
         run = 0
-        for item in self.items[position + 1 :]:
-            if isinstance(item, Label):
+        for item in self.items[position:]:
+            if isinstance(item, Label) or run == MISALIGNED_RUN:
                 break
             if isinstance(item, Line):
-                if self.size(item, self.address + WORD * run) == 2:
+                if self.size(item, address + WORD * run) == 2:
                     break
                 run += 1
-                if run == MISALIGNED_RUN:
-                    if can_widen(line):
-                        self.widen([line])
-                    return
+        return run
 
 
 def can_widen(line: Line) -> bool:
     """Whether a placed 16-bit instruction has a 32-bit encoding that does the same."""
-    if line.row is None or line.row.size == 4 or line.target:
+    if line.row is None or line.row.size == 4:
         return False
-    if line.form is control.SUBS:
+    if line.form in (control.SUBS, control.BRANCH_IF):
         return True
     return any(row.size == 4 and row.encode(line.values) is not None for row in line.form.rows)
 
