@@ -10,7 +10,7 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp, UnitAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
-from ml4f.backend.loop.addressing import Item, PointerPlan, plan_pointers
+from ml4f.backend.loop.addressing import MOST_CORE_VALUES, Item, PointerPlan, plan_pointers
 from ml4f.dialects.loop.attributes import PointerType
 from ml4f.dialects.loop.structure import ForOp, KernelOp, YieldOp, make_repeat
 from ml4f.dialects.loop.values import (
@@ -150,6 +150,12 @@ class _Lowering:
                 add(op, group, group, Item(access.offset - high, access.offset - low, after))
         for group, items in plan.groups.items():
             plan.plans[group] = plan_pointers(items)
+        taken = sum(p.pointers for p in plan.plans.values()) + depth + len(self.buffers) - len(plan.plans)
+        for group, items in plan.groups.items() if depth else ():
+            before = plan.plans[group].pointers
+            most = before + max(MOST_CORE_VALUES - taken, 0)
+            plan.plans[group] = plan_pointers(items, self._stride(group, depth - 1), most)
+            taken += plan.plans[group].pointers - before
         return plan
 
     @staticmethod

@@ -33,7 +33,7 @@ WORTH_A_SEARCH = 0.002
 """Exchanges are tried while the arena is at least that much larger than the largest buffer."""
 COST_LEVELS = 8
 """Plans are made with exchanges up to so many different costs; the best is taken."""
-MOST_CYCLES: dict[Goal, float] = {"speed": 0.002, "balanced": 0.015, "size": 0.015}
+MOST_CYCLES: dict[Goal, float] = {"speed": 0.002, "balanced": 0.02, "size": 0.02}
 """The part of all cycles that all exchanges together may cost."""
 MOST_COST = 0.03
 """The same with the code that exchanges cost."""
@@ -58,6 +58,18 @@ def directions(nest: Nest, schedule: Schedule) -> list[Schedule]:
     return [replace(schedule, reverse=dims) for dims in choices]
 
 
+def _in_direction(nest: Nest, forward: Schedule, exchange: Exchange) -> Exchange:
+    """The exchange, whose figures are those of running `forward`, dearer by what its direction costs.
+
+    Without multiple stores, which go up in memory, that is nothing.
+    """
+    if "out" not in forward.multiple or exchange.schedule.reverse == forward.reverse:
+        return exchange
+    own, its = price(nest, forward), price(nest, exchange.schedule)
+    more = max(its.cycles - own.cycles, 0.0) if own is not None and its is not None else 0.0
+    return replace(exchange, cycles=exchange.cycles + more, cost=exchange.cost + more)
+
+
 @dataclass
 class Kernel:
     """A kernel's nest, if it is in nest form, and the schedules that it may have."""
@@ -71,7 +83,9 @@ class Kernel:
         nest = op.body.block.first_op
         if not isinstance(nest, NestOp) or nest.schedule is None:
             return Kernel(None, [])
-        return Kernel(nest, [Exchange(s, 0.0, 0, 0.0) for s in directions(nest.nest.data, nest.schedule.data)])
+        algorithm, own = nest.nest.data, nest.schedule.data
+        found = [_in_direction(algorithm, own, Exchange(s, 0.0, 0, 0.0)) for s in directions(algorithm, own)]
+        return Kernel(nest, sorted(found, key=lambda e: e.cost))
 
     def own_price(self) -> Price:
         """What a call of the kernel takes as it is, estimated."""
@@ -115,7 +129,7 @@ class Kernel:
                 if exact is None:
                     break
                 note(found)
-                self.exchanges.append(replace(exact, schedule=schedule))
+                self.exchanges.append(_in_direction(nest, instead.schedule, replace(exact, schedule=schedule)))
         self.exchanges.sort(key=lambda e: e.cost)
 
     def faster(self, mode: int) -> Iterator[tuple[Schedule, Price]]:
@@ -299,13 +313,13 @@ class _Planner:
 
     def _cost_levels(self) -> list[float]:
         """Some of the costs of exchanges, least first."""
-        costs = sorted({e.cost for n in self.counts for e in self.kernels[n].exchanges})
+        costs = sorted({0.0, *(e.cost for n in self.counts for e in self.kernels[n].exchanges)})
         return costs[:: max(-(-len(costs) // COST_LEVELS), 1)]
 
     def improve(self, goal: Goal) -> Plan:
         """The best plan with other schedules where they pay, by the parts of arena, cycles and code that change."""
         total, counts = self.total_cycles, self.counts
-        best, done = self.plan(), set[int]()
+        done = set[int]()
 
         def rating(found: Plan) -> float:
             extra = [(self.kernels[n].exchanges[mode], counts[n]) for n, mode in found.modes.items()]
@@ -314,6 +328,7 @@ class _Planner:
                 return inf
             return found.size**ARENA_WEIGHT * (total + cost)
 
+        best = min([self.plan(most) for most in self._cost_levels()], key=rating)
         for _ in range(EXCHANGE_ROUNDS):
             gain = best.size / max(self.sizes, default=1) - 1
             calls = self._in_the_way(best.size, done) if gain >= WORTH_A_SEARCH else {}

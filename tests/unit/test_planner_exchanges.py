@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import inf
 from typing import Literal
 
+
 import numpy as np
 import pytest
 from nests import apply, compile_module, kernel_module, random_kernel
@@ -140,3 +141,25 @@ def test_rows_may_come_first_with_weights_of_any_type(element: Literal["f32", "f
     plain = [e.schedule for e in exchanges(nest, rolled, Budget(inf, inf, 0.0)) if e.schedule.roll is None]
     assert plain and all(whole_words(nest, schedule) for schedule in plain)
     assert all((schedule.trim is None) == (element == "f16") for schedule in plain)
+
+
+def test_a_direction_costs_what_it_is_said_to():
+    """Multiple stores go up: forwards each row of results has a pointer of its own, backwards one is moved about."""
+    nest, constants, sizes = GROWING["depthwise"]
+    rng = np.random.default_rng(8)
+    module = kernel_module(nest, {role: rng.standard_normal(n) for role, n in constants.items()}, sizes)
+    apply(module, "loop-choose-schedule")
+    schedule = nest_of(module).schedule
+    assert schedule is not None and "out" in schedule.data.multiple
+    own = nest_of(module).nest.data
+    estimates, simulated = [], []
+    for reverse in ((), ("oy",), ("oy", "c")):
+        turned = module.clone()
+        nest_of(turned).properties["schedule"] = ScheduleAttr(replace(schedule.data, reverse=reverse))
+        found = price(own, replace(schedule.data, reverse=reverse))
+        assert found is not None
+        estimates.append(found.cycles)
+        PASSES["loop-plan-memory"]()(exchange=False).apply(Context(), turned)  # pyright: ignore[reportCallIssue]
+        simulated.append(cycles_of(turned))
+    assert estimates[0] == estimates[1] < 0.99 * estimates[2]
+    np.testing.assert_allclose(simulated, estimates, rtol=0.01)

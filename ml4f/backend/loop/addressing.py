@@ -17,7 +17,10 @@ MOVE_COST = 3
 MULTIPLE_MOVE_COST = 1
 """Multiple loads and stores are in no chain: a move in front of one is an instruction and no more."""
 POINTER_COST = 1
+"""The addition at the end of a loop's body that moves a pointer to where the next round needs it."""
 MAX_POINTERS = 4
+MOST_CORE_VALUES = 11
+"""Pointers and counters in a loop beyond which no buffer gets more pointers than it needs: 13 registers are free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +76,32 @@ class PointerPlan:
                 last.start = min(max(wanted, last.low), last.high)
 
 
-def plan_pointers(items: Sequence[Item]) -> PointerPlan:
-    """The cheapest plan with 1 to 4 pointers; fewer pointers win a draw."""
-    best, best_cost = _plan(items, 1), 0
-    best_cost = _cost(best)
+def plan_pointers(items: Sequence[Item], stride: int = 0, most: int = MAX_POINTERS) -> PointerPlan:
+    """The cheapest plan with 1 to 4 pointers; fewer pointers win a draw.
+
+    In a loop that advances by `stride` bytes, multiple loads or stores of as many bytes leave their pointer where the
+    next round needs it. Where each of several does, each gets its own pointer, `most` in all.
+    """
+    best = _plan(items, 1)
+    best_cost = _cost(best, stride)
     for count in range(2, MAX_POINTERS + 1):
         if best_cost <= count * POINTER_COST:
             break
         plan = _plan(items, count)
-        if plan.pointers == count and _cost(plan) < best_cost:
-            best, best_cost = plan, _cost(plan)
+        if plan.pointers == count and _cost(plan, stride) < best_cost:
+            best, best_cost = plan, _cost(plan, stride)
+    if stride and best_cost and len(items) <= most and all(item.after == stride for item in items):
+        own = _plan(items, len(items))
+        if own.pointers == len(items):
+            return own
     return best
 
 
-def _cost(plan: PointerPlan) -> int:
+def _cost(plan: PointerPlan, stride: int) -> int:
     first = {s.pointer: s for s in reversed(plan.segments)}
     moves = sum(s.move_cost for s in plan.segments if s is not first[s.pointer])
-    return moves + POINTER_COST * plan.pointers
+    bumped = {s.pointer for s in plan.segments if s is not first[s.pointer] or not stride or s.drift != stride}
+    return moves + POINTER_COST * len(bumped)
 
 
 def _plan(items: Sequence[Item], count: int) -> PointerPlan:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import frexp, isfinite
 from typing import Any
 
-from ml4f.backend.loop.addressing import MAX_POINTERS
+from ml4f.backend.loop.addressing import MAX_POINTERS, MOST_CORE_VALUES
 from ml4f.backend.loop.borders import bounds_of, with_bounds
 from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
 from ml4f.backend.loop.elementary import ACTIVATIONS
@@ -97,7 +97,9 @@ class _Loop:
     """Of every loop inside: how often its body runs in one round."""
     ties: list[tuple[Number, int]] = field(default_factory=list)
     """(value, clock): a selection overwrites one of its operands, of which a copy is made if it is used again."""
-    pointers: int = 0
+    variable: int = -1
+    stores: dict[tuple[int, Any], list[tuple[int, int, int]]] = field(default_factory=dict)
+    """Multiple stores by operand and strides: bytes of each, and the cycles and code that moving its pointer takes."""
 
 
 class Estimator:
@@ -236,8 +238,9 @@ class Estimator:
         moved = self._multiple_end.get(place, address.offset) != address.offset
         self._multiple_end[place] = address.offset + 4 * len(values)
         late = LATE_VALUE if self._result in values else 0
-        stepped = moved and self._stored
-        self._op(1 + len(values) + BEHIND_STORE + late + stepped, 4 + CORE_BYTES if moved else 4, "none", *values)
+        step = BEHIND_STORE + (moved and self._stored), CORE_BYTES if moved else 0
+        self._op(1 + len(values) + late + step[0], 4 + step[1], "none", *values)
+        self._loop.stores.setdefault(place, []).append((4 * len(values), *step))
         self._stored = True
 
     # -- loops
@@ -261,7 +264,7 @@ class Estimator:
         self._inside = self._loop.first
         self._level += 1
         self._clock += 1
-        variable = self._define("i")
+        variable = self._loop.variable = self._define("i")
         self._in_chain = False
         self._multiple_end = {}
         return variable, [self._define(self._files[v]) for v in inits]
@@ -278,7 +281,8 @@ class Estimator:
         self._inside = outer.first
         self._level -= 1
         pointers = sum(min(-(-(high - low) // POINTER_SPAN), MAX_POINTERS) for low, high in loop.spans.values())
-        self._core_need = max(self._core_need, pointers + len(self._loops))
+        own = self._own_pointers(loop, pointers)
+        self._core_need = max(self._core_need, pointers + own + len(self._loops))
         bumps = pointers - sum(key not in loop.still for key in loop.spans)
         self.code += CORE_BYTES * bumps + 6
         outer.cycles += loop.count * (loop.cycles + LOOP_CYCLES + bumps) - 2
@@ -294,6 +298,23 @@ class Estimator:
         self._in_chain = False
         self._multiple_end = {}
         return [self._define(self._files[v]) for v in yields]
+
+    def _own_pointers(self, loop: _Loop, pointers: int) -> int:
+        """How many pointers more the loop has because each multiple store of some has its own, which need no moving."""
+        more = 0
+        for (_, terms), stores in loop.stores.items():
+            stride = next((s for v, s in reversed(terms) if v == loop.variable), 0)
+            extra = len(stores) - 1
+            if not extra or any(size != stride for size, _, _ in stores):
+                continue
+            if pointers + more + extra + len(self._loops) > MOST_CORE_VALUES:
+                continue
+            more += extra
+            loop.cycles -= sum(cycles for _, cycles, _ in stores)
+            self.code -= sum(code for _, _, code in stores)
+            self._loop.cycles += extra
+            self.code += 4 * extra
+        return more
 
     # -- arithmetic
 

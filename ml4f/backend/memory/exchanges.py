@@ -72,10 +72,11 @@ def _smaller_tiles(nest: Nest, schedule: Schedule, dim: str) -> Iterator[tuple[i
 def _tapered(extent: int, step: int) -> Iterator[Segments]:
     """Whole tiles, at one end some smaller ones: several of one size, or getting smaller and smaller."""
     for large in range(step, step // 2, -1):
-        for whole in range(max(extent // large - 1, 1), extent // large + 1):
+        most = extent // large
+        for whole in range(max(most - 2, 1), most + 1):
             rest = extent - whole * large
             tails = [((small, rest // small),) for small in range(large - 1, 0, -1) if rest and not rest % small]
-            if large >= step - 1:
+            if large >= step - 1 and whole >= most - 1:
                 pairs = [
                     (a, b) for a in range(1, rest) for b in range(a + 1, large) if rest - a - b >= b or rest == a + b
                 ]
