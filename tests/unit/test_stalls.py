@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nests import LOOP_PASSES, apply, compile_module, kernel_module
+from nests import LOOP_PASSES, apply, compile_module, kernel_module, program_module
 
 import ml4f
 from ml4f.backend.loop import kernels
+from ml4f.backend.loop.nest import Operand, Step
 from ml4f.backend.thumb.object_code import ObjectCode
+from ml4f.interpreters.loop import run_loop
+from ml4f.machine import Machine
 from ml4f.stalls import HAZARDS, LoopReport, loop_reports, stall_table, summary
 from ml4f.tools.stalls import main
 
@@ -50,6 +54,24 @@ def assert_clean(loops: list[LoopReport]) -> None:
 @pytest.mark.parametrize(("size", "channels", "filters", "kernel"), [(9, 8, 12, 3), (12, 16, 16, 1), (10, 3, 8, 5)])
 def test_convolutions_do_not_stall(size: int, channels: int, filters: int, kernel: int):
     assert_clean([loop for loop in loop_reports(convolution(size, channels, filters, kernel)) if loop.is_innermost])
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_residual_sums_do_not_wait_for_stores(relu: bool):
+    """The residuals of the next results are loaded in front of the stores of these ones."""
+    steps = [Step("add", "residual"), *([Step("activation", name="relu")] if relu else [])]
+    nest = kernels.conv2d([6, 5, 16], [1, 1, 16, 16], [6, 5, 16], [1, 1], [1, 1], [0] * 4, 1, False, steps)
+    residual = Operand("residual", nest.by_role["out"].map)
+    nest = replace(nest, operands=(*nest.operands[:-1], residual, nest.operands[-1]))
+    symbols = {role: role for role in ("x", "w", "out")} | {"residual": "x"}
+    rng = np.random.default_rng(3)
+    module = program_module([(nest, symbols)], {"w": rng.standard_normal(256)}, {"x": 480, "out": 480})
+    x = rng.standard_normal(480).astype(np.float32)
+    expected = run_loop(module, [x])[0]
+    apply(module, *LOOP_PASSES)
+    code = compile_module(module)
+    np.testing.assert_allclose(Machine(code.binary).run(x), expected, rtol=1e-4, atol=1e-5)
+    assert all(loop.steady_stalls["store"] == 0 for loop in loop_reports(code))
 
 
 @pytest.mark.parametrize("name", ["digits_conv2d.keras", "watch_gesture.h5"])

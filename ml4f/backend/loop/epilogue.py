@@ -46,13 +46,18 @@ class Epilogue:
     def run(self, env: Environment, accumulators: dict[Point, Value]) -> None:
         """Finishes the accumulators of a tile, a few results together."""
         self.operands.start(env, accumulators)
-        batches = list(self.groups(env, accumulators).items())
+        groups, size = list(self.groups(env, accumulators).items()), self.schedule.vector
         if self.nest.sink is not None:
             # As the weights lie; filters of a pixel are also likely to be in neighbouring registers (see `bits_pair`).
-            batches.sort(key=lambda batch: batch[0].offset)
+            groups.sort(key=lambda group: group[0].offset)
+        batches = [groups[i : i + size] for i in range(0, len(groups), size)]
         results: dict[Address, Value] = {}
-        for i in range(0, len(batches), self.schedule.vector):
-            results |= self._finish(env, batches[i : i + self.schedule.vector], accumulators)
+        for batch, following in zip(batches, [*batches[1:], []], strict=True):
+            finished, bits = self._finish(env, batch, accumulators)
+            self._read_ahead(env, following)
+            if self.nest.sink is None:
+                self._store(finished, bits)
+            results |= finished
         if self.nest.sink is not None:
             self._consume(results)
 
@@ -99,8 +104,8 @@ class Epilogue:
 
     def _finish(
         self, env: Environment, batch: list[tuple[Address, list[Point]]], accumulators: dict[Point, Value]
-    ) -> dict[Address, Value]:
-        """Carries a few output elements through all steps together, then stores them unless a dense layer follows."""
+    ) -> tuple[dict[Address, Value], bool]:
+        """Carries a few output elements through all steps together; whether they end in core registers."""
         keys = [members for _, members in batch]
         values: list[list[Value]] = [[accumulators[k] for k in members] for members in keys]
         bits = self.operands.bits
@@ -126,17 +131,26 @@ class Epilogue:
                 values = self._apply(step, env, keys, values)
             if step.kind.startswith("pool_"):
                 keys = [members[:1] for members in keys]
-        results = {address: group[0] for (address, _), group in zip(batch, values, strict=True)}
-        if self.nest.sink is not None:
-            return results
+        return {address: group[0] for (address, _), group in zip(batch, values, strict=True)}, bits
+
+    def _read_ahead(self, env: Environment, batch: list[tuple[Address, list[Point]]]) -> None:
+        """Loads the operands of the next few elements, which would wait directly behind the stores of these ones.
+
+        There are registers for them where the sums are done, not where values are copied.
+        """
+        for step in self.nest.epilogue if self.nest.combine == "mac" and not self.nest.window_dims else ():
+            if step.role is not None and step.kind != "dense" and step.role not in self.schedule.multiple:
+                for _, members in batch:
+                    self.operands.operand(step.role, env, members[0])
+
+    def _store(self, results: dict[Address, Value], bits: bool) -> None:
         if "out" in self.schedule.multiple and not bits:
             for first, count in runs(sorted(results, key=lambda a: (a.terms, a.offset))):
                 run = [Address(first.operand, first.offset + 4 * i, first.terms) for i in range(count)]
                 self.b.store_multiple(first, [results[a] for a in run])
-            return results
+            return
         for address, value in results.items():
             self.b.store(address, value)
-        return results
 
     def _maximum(self, group: list[Value], bits: bool, as_bits: bool) -> Value:
         """The largest value of a group; in core registers two at a time, so that few are needed."""

@@ -304,8 +304,8 @@ class _Segment:
                 cost += busy
             key = (
                 self.exceeds(self.instructions[index]),
-                (halfwords + note.halfwords) & 1,
                 cost,
+                (halfwords + note.halfwords) & 1,
                 behind_load and not note.row.single_load,
                 note.row.arithmetic and note.opcode == opcode,
             )
