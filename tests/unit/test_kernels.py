@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.candidates import candidates
+from ml4f.backend.loop.channelwise import channelwise_schedules
 from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.fusion import fuse_pool
 from ml4f.backend.loop.nest import Step
@@ -115,6 +116,31 @@ def test_convolutions_of_volumes():
             check(module, LOOP_PASSES, rng, 2 * math.prod(size))
         folded += bool(narrow)
     assert folded > 2
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "channels", "stride", "pad", "relu"),
+    [(15, 15, 37, 1, 0, False), (6, 3, 16, 3, 0, True), (4, 3, 12, 2, 1, True), (2, 2, 9, 1, 0, False)],
+)
+def test_tiles_of_channels(size: int, kernel: int, channels: int, stride: int, pad: int, relu: bool):
+    """Every such schedule of depthwise layers with few pixels: remainders, paddings, multiple loads and single ones."""
+    out = (size + pad - kernel) // stride + 1
+    steps = [Step("activation", None, "relu")] if relu else []
+    shapes = [size, 1, channels], [kernel, 1, channels, 1], [out, 1, channels]
+    nest = kernels.depthwise_conv2d(*shapes, [stride, 1], [1, 1], [0, 0, pad, 0], True, steps)
+    rng = np.random.default_rng(size)
+    constants = {"w": rng.standard_normal(kernel * channels), "bias": rng.standard_normal(channels)}
+    x = rng.standard_normal(size * channels).astype(np.float32)
+    module = kernel_module(nest, constants, {"x": x.size, "out": out * channels})
+    reference = run_loop(module, [x])[0]
+    schedules = list(dict.fromkeys(channelwise_schedules(nest)))
+    assert len(schedules) >= 6
+    for schedule in schedules[::2]:
+        scheduled = module.clone()
+        next(op for op in scheduled.walk() if isinstance(op, NestOp)).properties["schedule"] = ScheduleAttr(schedule)
+        apply(scheduled, *LOOP_PASSES)
+        result = Machine(compile_module(scheduled).binary).run(x)
+        np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-5, err_msg=str(schedule))
 
 
 def test_narrow_outputs_are_folded():

@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 
 from ml4f.backend.loop.bit_patterns import keeps_bits
 from ml4f.backend.loop.borders import edge_segments, edge_taps
+from ml4f.backend.loop.channelwise import channelwise_schedules
 from ml4f.backend.loop.elementwise import elementwise_schedules
 from ml4f.backend.loop.folding import UNLIMITED, folded_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
@@ -184,7 +185,7 @@ def candidates(nest: Nest, max_pixels: int = 0, compact: bool = True) -> tuple[C
     elif any(nest.extents[d] > 1 for d in pixel_dims(nest)):
         found = _convolution(nest, max_pixels or MAX_PIXELS, compact)
     else:
-        found = front(_priced(nest, _dense_schedules(nest)))
+        found = front(_priced(nest, chain(channelwise_schedules(nest), _dense_schedules(nest))))
     found = found or tuple(_priced(nest, [default_schedule(nest)], anything=True))
     if not found and in_full(nest) != nest:
         return candidates(in_full(nest), max_pixels)
@@ -215,6 +216,7 @@ def _convolution(nest: Nest, max_pixels: int, compact: bool) -> tuple[Candidate,
                     families[candidate] = option
                     found.append(candidate)
     found += _priced(nest, folded_schedules(nest, max_pixels if max_pixels < MAX_PIXELS else UNLIMITED))
+    found += _priced(nest, channelwise_schedules(nest))
     for family in _edged(nest) if compact else ():
         for candidate in family.candidates():
             families[candidate] = family
