@@ -140,8 +140,9 @@ class Epilogue:
         """
         for step in self.nest.epilogue if self.nest.combine == "mac" and not self.nest.window_dims else ():
             if step.role is not None and step.kind != "dense" and step.role not in self.schedule.multiple:
-                for _, members in batch:
-                    self.operands.operand(step.role, env, members[0])
+                firsts = [members[0] for _, members in batch]
+                for address in self.operands.point_addresses(step.role, env, firsts):
+                    self.operands.cached_load(address)
 
     def _store(self, results: dict[Address, Value], bits: bool) -> None:
         if "out" in self.schedule.multiple and not bits:
