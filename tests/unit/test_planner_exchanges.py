@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import inf
 from typing import Literal
 
-
 import numpy as np
 import pytest
 from nests import apply, compile_module, kernel_module, random_kernel
