@@ -25,6 +25,8 @@ MOST_TERMS = 64
 
 def channelwise_schedules(nest: Nest) -> Iterator[Schedule]:
     """For nests whose operands all have a channel's neighbour next to it; empty for others."""
+    if "w" not in nest.by_role:
+        return  # a product of two computed tensors
     x, weights, out = (nest.by_role[role].map for role in ("x", "w", "out"))
     channels = [d for d in nest.filter_dims if x.coefficient(d) == weights.coefficient(d) == out.coefficient(d) == 1]
     if len(channels) != 1 or len(nest.filter_dims) != 1 or nest.sink is not None or nest.window_dims:
