@@ -18,12 +18,13 @@ from ml4f.backend.loop.pricing import Price, price
 from ml4f.backend.loop.search import CODE_PER_CYCLES, FLASH_PAGE, Goal
 from ml4f.backend.loop.unrolling import unrolled_further
 from ml4f.backend.memory.exchanges import Budget, Exchange, exactly, exchanges
-from ml4f.backend.memory.lifetimes import Call, Timeline, live_sets, overlaps, pairs
+from ml4f.backend.memory.lifetimes import Call, Timeline, fits, live_sets, overlaps, pairs
 from ml4f.backend.memory.ordering import Step, thriftiest_order
 from ml4f.backend.memory.planner import Plan, is_tight, plan, restricted, together
 from ml4f.backend.memory.trace import NEVER, WORD, Touches, Trace, opaque_trace, trace
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import BufferOp, CallOp, KernelOp, NestOp, ProgramOp
+from ml4f.errors import InternalError
 
 SHARING = 1.005
 """A plan in which equal kernels share their code may be that much larger."""
@@ -86,6 +87,10 @@ class Kernel:
         algorithm, own = nest.nest.data, nest.schedule.data
         found = [_in_direction(algorithm, own, Exchange(s, 0.0, 0, 0.0)) for s in directions(algorithm, own)]
         return Kernel(nest, sorted(found, key=lambda e: e.cost))
+
+    def mode_of(self, schedule: Schedule) -> int:
+        """The number of a schedule, which changes when cheaper ones are added."""
+        return next(i for i, exchange in enumerate(self.exchanges) if exchange.schedule == schedule)
 
     def own_price(self) -> Price:
         """What a call of the kernel takes as it is, estimated."""
@@ -335,6 +340,7 @@ class _Planner:
             if not calls:
                 break
             done |= set(calls)
+            chosen = {n: self.kernels[n].exchanges[mode].schedule for n, mode in best.modes.items()}
             for group, call in calls.items():
                 members = [n for n, g in enumerate(self.groups) if g == group]
                 most = min(ARENA_WEIGHT * gain, MOST_CYCLES[goal]) * total / sum(counts[n] for n in members)
@@ -343,6 +349,7 @@ class _Planner:
                 for n in members:
                     self.kernels[n].exchanges = self.kernels[group].exchanges
             self.update()
+            best = replace(best, modes={n: self.kernels[n].mode_of(schedule) for n, schedule in chosen.items()})
             best = min([best, *(self.plan(most) for most in self._cost_levels())], key=rating)
         return best
 
@@ -375,7 +382,17 @@ class _Planner:
             bought[key] = schedule, saved, code
         return {n: schedule for key, (schedule, _, _) in bought.items() for n in users[key]}
 
+    def check(self, found: Plan) -> None:
+        """Raises InternalError if two buffers share a word that both need at once, in the schedules chosen."""
+        lives = [self.timeline.life(n, found.modes) for n in range(len(self.sizes))]
+        for pair in self.pairs:
+            difference = found.offsets[pair.second] - found.offsets[pair.first]
+            if not fits(lives[pair.first], lives[pair.second], difference):
+                names = [self.buffers[n].sym_name.data for n in (pair.first, pair.second)]
+                raise InternalError(f"the memory plan puts {names[1]} over what is still needed of {names[0]}")
+
     def apply(self, found: Plan, bought: Mapping[int, Schedule]) -> None:
+        self.check(found)
         for op, offset in zip(self.buffers, found.offsets, strict=True):
             op.properties["offset"] = IntegerAttr(offset * WORD, i64)
         chosen = {n: self.kernels[n].exchanges[mode].schedule for n, mode in found.modes.items()} | dict(bought)

@@ -14,16 +14,21 @@ from xdsl.dialects.builtin import ModuleOp
 
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.candidates import candidates
+from ml4f.backend.loop.nest import Nest, Schedule
 from ml4f.backend.loop.packing import whole_words
 from ml4f.backend.loop.pricing import price
-from ml4f.backend.memory.exchanges import Budget, exchanges
+from ml4f.backend.memory.exchanges import Budget, Exchange, exchanges
+from ml4f.compiler import Options, run_passes
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import KernelOp, NestOp, ProgramOp
+from ml4f.errors import InternalError
+from ml4f.frontend.importer import import_onnx
 from ml4f.interpreters.loop import run_loop
 from ml4f.interpreters.plan_checker import check_plan
 from ml4f.machine import Machine
-from ml4f.passes import PASSES
+from ml4f.passes import PASSES, loop_plan_memory
 from ml4f.profile import profile, typical_input
+from ml4f.samples import sample_model
 
 REMAINING = ("loop-pack-weights", "loop-expand", "loop-lower-addresses")
 
@@ -162,3 +167,28 @@ def test_a_direction_costs_what_it_is_said_to():
         simulated.append(cycles_of(turned))
     assert estimates[0] == estimates[1] < 0.99 * estimates[2]
     np.testing.assert_allclose(simulated, estimates, rtol=0.01)
+
+
+def test_modes_stay_those_of_the_plan_when_cheaper_ones_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A direction that costs something moves up in the list when exchanges get in front of it."""
+    in_direction = loop_plan_memory._in_direction  # pyright: ignore[reportPrivateUsage]
+
+    def dearer(nest: Nest, forward: Schedule, exchange: Exchange) -> Exchange:
+        found = in_direction(nest, forward, exchange)
+        return replace(found, cost=found.cost + 20.0) if exchange.schedule.reverse else found
+
+    monkeypatch.setattr(loop_plan_memory, "_in_direction", dearer)
+    module = import_onnx(sample_model("tfjsGest"), "tfjsGest")
+    passes = Options().pipeline()
+    run_passes(module, passes[: passes.index("loop-plan-memory") + 1])  # checks the plan
+
+
+def test_a_plan_in_which_buffers_overlap_is_found() -> None:
+    module = import_onnx(sample_model("tfjsGest"), "tfjsGest")
+    passes = Options().pipeline()
+    run_passes(module, passes[: passes.index("loop-plan-memory")])
+    planner = loop_plan_memory._Planner(module)  # pyright: ignore[reportPrivateUsage]
+    found = planner.plan()
+    planner.check(found)
+    with pytest.raises(InternalError, match="still needed"):
+        planner.check(replace(found, offsets=(0,) * len(found.offsets)))

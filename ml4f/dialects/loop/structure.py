@@ -197,7 +197,8 @@ class NestOp(IRDLOperation):
         nest = self.nest.data
         if nest.combine not in NEUTRAL:
             raise VerifyException(f"terms combine by one of {', '.join(NEUTRAL)}, not '{nest.combine}'")
-        for role in ("x", "w") if nest.combine == "mac" else ("x",):
+        factor = "v" if nest.has("v") else "w"  # computed or constant
+        for role in ("x", factor) if nest.combine == "mac" else ("x",):
             if not nest.has(role):
                 raise VerifyException(f"'{nest.combine}' needs the operand '{role}'")
         if nest.combine == "copy" and nest.terms() != prod(n for _, n in nest.parallel):
