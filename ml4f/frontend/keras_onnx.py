@@ -151,9 +151,23 @@ class _Translation:
         self.problems[f"{label}: {problem}"] = None
 
 
+def _is_random_or_trained(kind: str, config: dict[str, Any]) -> bool:
+    """Whether a layer, or one inside a wrapper, computes something else in training."""
+    inner = [config.get(key) for key in ("layer", "forward_layer", "backward_layer")]
+    return (
+        kind in TRAINED
+        or any(config.get(key) for key in ("dropout", "recurrent_dropout"))
+        or any(
+            _is_random_or_trained(str(part.get("class_name")), part["config"])
+            for part in inner
+            if isinstance(part, dict) and isinstance(part.get("config"), dict)
+        )
+    )
+
+
 def _call_problem(call: Call) -> str:
     """Why a call cannot be translated, whatever its layer computes; "" if it can."""
-    if call.layer.keywords.get("training") is True and call.layer.kind in TRAINED:
+    if call.layer.keywords.get("training") is True and _is_random_or_trained(call.layer.kind, call.layer.config):
         return "it is called with training=True, as in training; build the model with training=False"
     if "mask" in call.names or "attention_mask" in call.names:
         return "it is called with a mask, which is not supported; give every sequence its full length"

@@ -89,15 +89,29 @@ def test_attention_as_machine_code(tmp_path: Path) -> None:
     np.testing.assert_allclose(made, np.asarray(model(x[None]))[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["Dropout", "BatchNormalization"])
+@pytest.mark.parametrize("kind", ["Dropout", "BatchNormalization", "GRU", "Bidirectional", "TimeDistributed"])
 def test_a_layer_called_as_in_training_is_refused(kind: str, tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
     x = keras.Input((5, 4))
-    layer = keras.layers.Dropout(0.3) if kind == "Dropout" else keras.layers.BatchNormalization()
+    layer = {
+        "Dropout": lambda: keras.layers.Dropout(0.3),
+        "BatchNormalization": lambda: keras.layers.BatchNormalization(),
+        "GRU": lambda: keras.layers.GRU(3, dropout=0.2),
+        "Bidirectional": lambda: keras.layers.Bidirectional(keras.layers.LSTM(3, recurrent_dropout=0.2)),
+        "TimeDistributed": lambda: keras.layers.TimeDistributed(keras.layers.Dropout(0.3)),
+    }[kind]()
     y = keras.layers.Dense(3)(layer(x, training=True))
     keras.Model(x, y).save(tmp_path / "trained.keras")
     with pytest.raises(UnsupportedError, match=rf"\({kind}\).*training=True.*training=False"):
         load_model(tmp_path / "trained.keras")
+
+
+def test_training_makes_no_difference_to_a_recurrent_layer_without_dropout(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    x = keras.Input((5, 4))
+    model = keras.Model(x, keras.layers.GRU(3)(x, training=True))
+    model.save(tmp_path / "plain.keras")
+    load_model(tmp_path / "plain.keras")
 
 
 def test_a_call_with_a_mask_is_refused(tmp_path: Path) -> None:
