@@ -97,7 +97,9 @@ def finished(op: Operation, base: np.ndarray, low: np.ndarray, high: np.ndarray)
     """Through the activation: the result is `base` [..., C] plus something between `low` and `high` [C]."""
     axes = tuple(range(base.ndim - 1))
     with np.errstate(all="ignore"):
-        ends = [(base + SAFETY * end).astype(np.float32) for end in (low, high)]
+        # With zero among them `base` is one of the results, and so what a constant channel holds.
+        extremes = np.minimum(low, 0.0), np.maximum(high, 0.0)
+        ends = [(base + SAFETY * end).astype(np.float32) for end in extremes]
         smallest, largest = (base + low).min(axis=axes), (base + high).max(axis=axes)
         if is_monotone(op):
             ends = [activated(op, end) for end in ends]

@@ -6,7 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation
 
+from ml4f.analysis.channel_ranges import channel_ranges
 from ml4f.compiler import Options, compile_proto, run_passes
 from ml4f.dialects.nn import ops as nn
 from ml4f.dialects.nn import shape_of
@@ -162,3 +164,36 @@ def test_machine_code_is_validated_against_the_whole_network():
     attributes = function_of(compilation.nn_module).attributes
     assert attributes["removed_channels"].value.data > 0
     assert any("channels" in note for note in compilation.notes)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_analysis_holds_for_what_is_computed(seed: int):
+    """Values that relu6 keeps away from 0 and 6, so that bounds of both signs occur: all lie within their bounds."""
+    rng = np.random.default_rng(seed)
+    net = Network(rng, 3, 5, 5)
+    for layer in range(4):
+        depthwise = layer % 2 == 1
+        filters = net.channels if depthwise else int(rng.integers(4, 12))
+        weights = rng.standard_normal((filters, 1 if depthwise else net.channels, 1, 1)) * rng.choice([0.02, 0.3, 3.0])
+        bias = rng.standard_normal(filters) * rng.choice([0.02, 0.3, 3.0])
+        group = net.channels if depthwise else 1
+        net.node("Conv", net.constant(weights), net.constant(bias), group=group)
+        net.node("Clip", net.constant(np.array(0.0)), net.constant(np.array(6.0)))
+        net.channels = filters
+    net.node("Conv", net.constant(rng.standard_normal((3, net.channels, 1, 1))))
+    module = prepared(net.model())
+    ranges = channel_ranges(function_of(module), 65536.0)
+    for magnitude in (1e-3, 1.0, 100.0, 65536.0):
+        x = rng.uniform(-magnitude, magnitude, (3, 5, 5)).astype(np.float32)
+        seen: list[tuple[Operation, np.ndarray]] = []
+        run_nn(module, [x], lambda op, value: seen.append((op, value)))  # noqa: B023
+        for op, value in seen:
+            known = ranges[op.results[0]]
+            slack = 1e-5 * max(float(np.abs(value).max()), 1.0)
+            assert (value >= known.low - slack).all() and (value <= known.high + slack).all(), op
+            np.testing.assert_allclose(
+                np.where(known.constant, value, 0), np.where(known.constant, known.values, 0), rtol=1e-6, atol=1e-6
+            )
+    expected = run_nn(module, [x])[0]
+    run_passes(module, REMOVE)
+    np.testing.assert_allclose(run_nn(module, [x])[0], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
