@@ -8,6 +8,7 @@ NN_OPTIMIZE = (
     "nn-fold-batch-norm",
     "nn-fuse-activation",
     "nn-canonicalize",
+    "nn-reduce-strength",
     "nn-remove-dead-channels",
     "nn-remove-dead-code",
 )

@@ -94,6 +94,8 @@ class _NestRun:
             term = self.load("x", reduction, where)
             if nest.combine == "mac":
                 term = term * self.weight(reduction, where)
+            elif nest.combine == "square":
+                term = term * term
             previous = value[where]
             if nest.combine == "max":
                 combined = np.where(previous < term, term, previous)

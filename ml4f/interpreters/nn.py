@@ -111,7 +111,9 @@ def _reduce(op: nn.ReduceOp, operands: Sequence[Array]) -> Array:
         "min": np.min,
         "prod": np.prod,
     }
-    return functions[op.kind.data](operands[0].astype(np.float64), axis=op.integers("axes"))
+    kind, _, square = op.kind.data.partition("_")
+    x = operands[0].astype(np.float64)
+    return functions[kind](x * x if square else x, axis=op.integers("axes"))
 
 
 _EVALUATORS: dict[type[Operation], Callable[[Any, Sequence[Array]], Array]] = {

@@ -12,6 +12,7 @@ _MODULES = {
     "nn-fold-batch-norm": ("nn_fold_batch_norm", "NnFoldBatchNormPass"),
     "nn-fuse-activation": ("nn_fuse_activation", "NnFuseActivationPass"),
     "nn-recognize-activations": ("nn_recognize_activations", "NnRecognizeActivationsPass"),
+    "nn-reduce-strength": ("nn_reduce_strength", "NnReduceStrengthPass"),
     "nn-remove-dead-channels": ("nn_remove_dead_channels", "NnRemoveDeadChannelsPass"),
     "nn-remove-dead-code": ("nn_remove_dead_code", "NnRemoveDeadCodePass"),
     "nn-round-weights": ("nn_round_weights", "NnRoundWeightsPass"),

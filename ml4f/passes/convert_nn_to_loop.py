@@ -420,7 +420,15 @@ def _slice(c: Converter, op: Operation) -> None:
     with_activation(c, op, lambda s: kernels.elementwise(sizes, picks, epilogue=s, x_offset=offset), places)
 
 
-REDUCTIONS: dict[str, Combine] = {"sum": "add", "mean": "add", "max": "max", "min": "min", "prod": "mul"}
+REDUCTIONS: dict[str, Combine] = {
+    "sum": "add",
+    "mean": "add",
+    "sum_square": "square",
+    "mean_square": "square",
+    "max": "max",
+    "min": "min",
+    "prod": "mul",
+}
 
 
 def _reduce(c: Converter, op: Operation) -> None:
@@ -429,11 +437,14 @@ def _reduce(c: Converter, op: Operation) -> None:
     assert isinstance(kind, StringAttr)
     places = {"x": c.place(op.operands[0])}
     nonnegative = kind.data == "max" and places["x"].nonnegative
-    steps = [Step("mul", parameters=(1.0 / elements([shape[i] for i in axes]),))] if kind.data == "mean" else []
+    steps = [Step("mul", parameters=(1.0 / elements([shape[i] for i in axes]),))]
+    if not kind.data.startswith("mean"):
+        steps = []
 
     def nest(epilogue: list[Step]) -> Nest:
         if not axes:
-            return kernels.elementwise([elements(shape)], [1], epilogue=epilogue)
+            squares = [Step("activation", None, "square")] if kind.data.endswith("_square") else []
+            return kernels.elementwise([elements(shape)], [1], epilogue=[*squares, *epilogue])
         return kernels.reduce_axes(REDUCTIONS[kind.data], shape, axes, epilogue, nonnegative)
 
     with_activation(c, op, nest, places, steps)

@@ -16,6 +16,7 @@ from ml4f.backend.loop.borders import edge_segments, edge_taps
 from ml4f.backend.loop.nest import Nest, Schedule, Step
 from ml4f.backend.loop.pricing import price
 from ml4f.backend.loop.schedules import mac_schedule, split_phases, tile_dims
+from ml4f.compiler import Options, compile_proto
 from ml4f.dialects.loop.attributes import NestAttr, ScheduleAttr
 from ml4f.dialects.loop.structure import ForOp, KernelOp, NestOp
 from ml4f.interpreters.plan_checker import check_plan
@@ -160,3 +161,28 @@ def test_taps_of_no_edge():
     assert edge_taps(unpadded, "ox") is None
     narrow = Convolution(([6, 3, 2], [3, 5, 2, 4], [1, 1], [0, 2, 0, 2])).nest
     assert edge_segments(narrow, "ox", "kx", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("op_type", "size", "attributes"),
+    [
+        ("MaxPool", (60, 50), {"kernel_shape": [12, 15], "pads": [3, 4, 3, 4], "strides": [3, 2], "dilations": [2, 3]}),
+        ("MaxPool", (30, 30), {"kernel_shape": [13, 13], "pads": [6, 6, 6, 6]}),
+        ("AveragePool", (40, 33), {"kernel_shape": [20, 11], "pads": [4, 5, 4, 5], "strides": [5, 4]}),
+        ("AveragePool", (7, 40), {"kernel_shape": [7, 21], "pads": [3, 10, 3, 10], "count_include_pad": 1}),
+    ],
+)
+def test_large_windows_are_loops_at_the_borders_too(op_type: str, size: tuple[int, int], attributes: dict[str, object]):
+    node = helper.make_node(op_type, ["x"], ["y"], **attributes)
+    x = np.random.default_rng(0).standard_normal((1, 2, *size)).astype(np.float32)
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)]
+    results = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    model = onnx.shape_inference.infer_shapes(
+        helper.make_model(
+            helper.make_graph([node], "g", ends, results), opset_imports=[helper.make_opsetid("", 19)], ir_version=9
+        )
+    )
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})  # pyright: ignore[reportGeneralTypeIssues]
+    compilation = compile_proto(model, "pool", Options())
+    np.testing.assert_allclose(compilation.machine.run(x)[None], expected, rtol=1e-5, atol=1e-6)
+    assert len(compilation.binary) < 13000

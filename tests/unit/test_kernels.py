@@ -15,7 +15,7 @@ from ml4f.backend.loop.candidates import candidates
 from ml4f.backend.loop.channelwise import channelwise_schedules
 from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.fusion import fuse_pool
-from ml4f.backend.loop.nest import Step
+from ml4f.backend.loop.nest import Combine, Step
 from ml4f.backend.loop.pricing import price
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import NestOp
@@ -68,6 +68,15 @@ def test_elementwise_kernels_are_fused_and_keep_the_result(seed: int):
     before = sum(op.name == "loop.call" for op in module.walk())
     check(module, ("loop-fuse-elementwise", "loop-fuse-pool", *LOOP_PASSES), rng, input_sizes(module)[0])
     assert sum(op.name == "thumb.call" for op in module.walk()) == before - 1
+
+
+@pytest.mark.parametrize("combine", ["add", "square", "max", "min", "mul"])
+@pytest.mark.parametrize(("shape", "axes"), [([5, 12], [1]), ([7, 3, 4], [0, 2]), ([4, 6, 5], [1])])
+def test_reductions(combine: Combine, shape: list[int], axes: list[int]):
+    nest = kernels.reduce_axes(combine, shape, axes, [Step("mul", parameters=(0.5,))])
+    out = math.prod(n for i, n in enumerate(shape) if i not in axes)
+    size = math.prod(shape)
+    check(kernel_module(nest, {}, {"x": size, "out": out}), LOOP_PASSES, np.random.default_rng(0), size)
 
 
 def test_parameters_of_channels_stay_in_registers_while_rows_go_by():

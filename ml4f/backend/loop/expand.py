@@ -13,11 +13,12 @@ from collections.abc import Callable, Hashable, Sequence
 from ml4f.backend.loop.borders import BYTES_OF_BOUNDS, edge_taps, edges
 from ml4f.backend.loop.builder import Address, Builder, ScheduleError, Terms, Value, runs
 from ml4f.backend.loop.epilogue import Epilogue
-from ml4f.backend.loop.nest import Nest, Schedule, steps_of
+from ml4f.backend.loop.nest import Nest, Schedule, Segments, steps_of
 from ml4f.backend.loop.operands import Environment, Operands, Point, Position
 from ml4f.backend.loop.packing import tile_points
 from ml4f.backend.loop.products import Products
 from ml4f.backend.loop.roll import expand_rolled
+from ml4f.backend.loop.schedules import split_peeled
 
 
 def expand(nest: Nest, schedule: Schedule, builder: Builder) -> None:
@@ -233,14 +234,27 @@ class Expansion:
         if dim in self.bounds:
             self._reduction_loop(level, env, accumulators, Position(0, 1, 0), None)
             return
+        first = 0
         if max(count for _, count in segments) > 1 and not self.products.all_exist(env, dim):
-            segments = ((self.nest.extents[dim], 1),)
-        for index, (start, step, count) in enumerate(steps_of(segments)):
+            first, segments = self._bordered(env, dim, segments)
+        for index, (offset, step, count) in enumerate(steps_of(segments)):
+            start = first + offset
             if count == 1:
                 position = Position(start, step, index, self._terms(dim, ()))
                 self.reduce(level + 1, {**env, dim: position}, accumulators)
             else:
                 self._reduction_loop(level, env, accumulators, Position(start, step, index), count)
+
+    def _bordered(self, env: Environment, dim: str, segments: Segments) -> tuple[int, Segments]:
+        """(first point, segments) of a reduction dim in a tile that lacks terms.
+
+        Packed weights lie in the order of all points, which then have no loop.
+        """
+        points = self.products.common_points(env, dim)
+        if points is None or self.nest.combine == "mac":
+            return 0, ((self.nest.extents[dim], 1),)
+        step = max(step for step, _ in segments)
+        return points.start, split_peeled(len(points), step) if points else ()
 
     def _reduction_loop(
         self, level: int, env: Environment, accumulators: dict[Point, Value], position: Position, count: int | None

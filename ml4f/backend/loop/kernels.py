@@ -244,7 +244,7 @@ def reduce_axes(
     epilogue: Sequence[Step] = (),
     nonnegative: bool = False,
 ) -> Nest:
-    """`out` = sum ("add"), "max", "min" or product ("mul") of `x` over some of its axes, which `out` lacks."""
+    """`out` = sum ("add"; "square": of squares), "max", "min" or product ("mul") of `x` over axes that `out` lacks."""
     kept = [i for i in range(len(shape)) if i not in axes]
     strides = row_major(shape)
     out = row_major([shape[i] for i in kept])

@@ -15,13 +15,14 @@ from typing import Literal
 
 import numpy as np
 
-Combine = Literal["mac", "add", "max", "min", "mul", "copy"]
-"""How a term joins the accumulator: `acc + x*w`, `acc + x`, `max(acc, x)`, `min(acc, x)`, `acc * x`, or `x` itself
-(no reduction dims)."""
+Combine = Literal["mac", "add", "square", "max", "min", "mul", "copy"]
+"""How a term joins the accumulator: `acc + x*w`, `acc + x`, `acc + x*x`, `max(acc, x)`, `min(acc, x)`, `acc * x`, or
+`x` itself (no reduction dims)."""
 
 NEUTRAL: dict[Combine, float] = {
     "mac": 0.0,
     "add": 0.0,
+    "square": 0.0,
     "max": float("-inf"),
     "min": float("inf"),
     "mul": 1.0,

@@ -99,6 +99,23 @@ class Products:
                 return False
         return True
 
+    def common_points(self, env: Environment, dim: str) -> range | None:
+        """The points of a reduction dim that exist, if they are the same for every accumulator and other point."""
+        points = range(self.nest.extents[dim])
+        for guard in self.guards:
+            if not guard.expr.mentions(dim):
+                continue
+            value, step = guard.expr.constant, guard.expr.coefficient(dim)
+            for d, coefficient in guard.expr.terms:
+                if d == dim:
+                    continue
+                if d not in self.nest.parallel_dims or env[d].step > 1 or step <= 0:
+                    return None
+                value += coefficient * env[d].start
+            first, end = -(value // step), -((value - guard.extent) // step)
+            points = range(max(points.start, first), min(points.stop, end))
+        return points
+
     def _chunk(
         self, env: Environment, terms: list[Term], x: Access, w: Access | None, accumulators: dict[Point, Value]
     ) -> None:
@@ -123,12 +140,14 @@ class Products:
         w_values = {address.offset: operands.cache[address] for address in weights} if not halves else {}
         starting = self.nest.has("bias") and None in accumulators.values()
         bias = operands.biases(env) if starting else None
-        multiply, join = self.b.fmul, self.join
+        multiply, join, squares = self.b.fmul, self.join, self.nest.combine == "square"
         for key, x_offset, w_offset in terms:
             value = x_values[x_offset]
             if w is not None:
                 factor = operands.weight(w.address(w_offset)) if halves else w_values[w_offset]
                 value = multiply(value, factor)
+            elif squares:
+                value = multiply(value, value)
             previous = accumulators[key]
             if previous is None and bias is not None:
                 previous = bias(key)

@@ -13,6 +13,9 @@ from typing import Any
 from ml4f.backend.loop.borders import edge_segments, guard_bounds
 from ml4f.backend.loop.nest import Linear, Nest, Schedule, Segments, uniform_segments
 
+MAX_WHOLE_WINDOW = 128
+"""Points of a window with padding that are unrolled; a larger one is a loop, over results one by one."""
+
 
 def split(extent: int, step: int) -> Segments:
     """`extent` in steps of `step`, the remainder last."""
@@ -293,6 +296,8 @@ def plain_schedule(nest: Nest, size: int, points: int, **options: Any) -> Schedu
     forced = guarded_reductions(nest, None)
     dim = plain_dim(nest)
     size = max(size // pooled_points(nest), 1)
+    if math.prod(nest.extents[d] for d in forced) > MAX_WHOLE_WINDOW:
+        forced, size = [], 1
     steps = unroll_steps(nest, nest.reduction_dims, points, forced)
     costly = costly_epilogue(nest)
     vector = 2 if costly else 4

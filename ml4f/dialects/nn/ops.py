@@ -435,10 +435,10 @@ class ConcatOp(NnOp):
 
 @irdl_op_definition
 class ReduceOp(NnOp):
-    """Sum, mean, max, min or prod over axes, which the result lacks."""
+    """Sum, mean, max, min or prod over axes, which the result lacks; sum or mean of the elements' squares."""
 
     name = "nn.reduce"
-    KINDS: ClassVar[tuple[str, ...]] = ("sum", "mean", "max", "min", "prod")
+    KINDS: ClassVar[tuple[str, ...]] = ("sum", "mean", "max", "min", "prod", "sum_square", "mean_square")
     x = operand_def(TENSOR)
     axes = prop_def(Numbers)
     kind = prop_def(StringAttr)

@@ -16,7 +16,7 @@ loop.kernel @k(%x : arena) {
   loop.nest %x, %x : <parallel (d = 4) copy x["d"], out["d"] where "e - 1" < 3>
 }
 // -----
-// CHECK: terms combine by one of mac, add, max, min, mul, copy, not 'median'
+// CHECK: terms combine by one of mac, add, square, max, min, mul, copy, not 'median'
 loop.kernel @k(%x : arena) {
   loop.nest %x, %x : <parallel (d = 4) reduce (k = 2) median x["d + k"], out["d"]>
 }
