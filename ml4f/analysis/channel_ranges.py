@@ -70,11 +70,12 @@ def constant_channels(array: np.ndarray) -> Channels:
 
 
 def activated(op: Operation, values: np.ndarray) -> np.ndarray:
-    """Values through the operation's activation, rounded to float32."""
+    """Values through the operation's activation, rounded to float32; what is too large becomes infinite."""
     act = op.properties.get("act")
-    if isinstance(act, ActAttr):
-        values = np.asarray(ACTIVATIONS[act.function].reference(values, *act.parameter_values))
-    return values.astype(np.float32)
+    with np.errstate(all="ignore"):
+        if isinstance(act, ActAttr):
+            values = np.asarray(ACTIVATIONS[act.function].reference(values, *act.parameter_values))
+        return values.astype(np.float32)
 
 
 def is_monotone(op: Operation) -> bool:
