@@ -54,25 +54,9 @@ def conv2d(
     epilogue: Sequence[Step] = (),
 ) -> Nest:
     """`shape` [H, W, C], `kernel` [KH, KW, C/groups, F], `out` [OH, OW, F], `pads` [top, left, …]."""
-    kh, kw, depth, filters = kernel
-    per_group = filters // groups
-    access, guards = _window(shape, strides, dilations, pads, {"g": depth, "c": 1})
-    operands = [
-        Operand("x", access),
-        Operand("w", Linear.of(ky=kw * depth * filters, kx=depth * filters, c=filters, g=per_group, f=1)),
-    ]
-    if bias:
-        operands.append(Operand("bias", Linear.of(g=per_group, f=1)))
-    operands.append(Operand("out", Linear.of(oy=out[1] * filters, ox=filters, g=per_group, f=1)))
-    nest = Nest(
-        parallel=(("oy", out[0]), ("ox", out[1]), ("g", groups), ("f", per_group)),
-        reduction=(("ky", kh), ("kx", kw), ("c", depth)),
-        combine="mac",
-        operands=tuple(operands),
-        guards=guards,
-        epilogue=tuple(epilogue),
-    )
-    return simplify(nest)
+    volume = [(1, *shape), (1, *kernel), (1, *out)]
+    borders = (0, *pads[:2], 0, *pads[2:])
+    return conv3d(*volume, (1, *strides), (1, *dilations), borders, groups, bias, epilogue)
 
 
 def conv3d(
