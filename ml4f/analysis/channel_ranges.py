@@ -47,8 +47,8 @@ class Channels:
 
     @property
     def known(self) -> np.ndarray:
-        """The tensor with zeros in channels that are not constant."""
-        return np.where(self.constant, self.values, np.float32(0))
+        """The tensor with zeros in channels that are not constant; a scalar is one channel."""
+        return np.where(self.constant, self.values, np.float32(0)).reshape(self.values.shape)
 
 
 def channel_count(value: SSAValue) -> int:
@@ -108,7 +108,7 @@ def finished(op: Operation, base: np.ndarray, low: np.ndarray, high: np.ndarray)
         constant = np.asarray(ends[0] == ends[1]).all(axis=axes)
         values = activated(op, base.astype(np.float32))
     if constant.any():
-        flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
+        flat = values.reshape(-1, np.size(constant)).astype(np.float64)
         smallest = np.where(constant, flat.min(axis=0), smallest)
         largest = np.where(constant, flat.max(axis=0), largest)
     return Channels(smallest, largest, constant, values)  # pyright: ignore[reportArgumentType]

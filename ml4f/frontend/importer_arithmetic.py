@@ -108,7 +108,8 @@ def power(importer: Importer, node: Node) -> None:
     """Pow with the exponents 1, 2, 3, 0.5 and -1."""
     exponent = importer.const(node.proto.input[1])
     functions = {1.0: "linear", 2.0: "square", 3.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}
-    value = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else math.nan
+    uniform = exponent is not None and len(np.unique(exponent)) == 1
+    value = float(exponent.reshape(-1)[0]) if exponent is not None and uniform else math.nan
     if value not in functions:
         raise NotSupported("the exponent must be the constant 1, 2, 3, 0.5 or -1")
     base, output = node.proto.input[0], node.proto.output[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -174,8 +174,7 @@ def lp_pool(importer: Importer, node: Node) -> None:
         pooled = steps.fresh()
         attributes = {name: node.get(name) for name in node.attributes if name != "p"}
         proto = onnx.helper.make_node("AveragePool", [powers], [pooled], name=node.layer, **attributes)
-        proto.attribute.append(onnx.helper.make_attribute("count_include_pad", 1))
-        windows.average_pool(importer, node.altered(proto))
+        windows.average_pool(importer, node.altered(proto), whole=True)
         total = steps.binary(nn.MulOp, pooled, float(math.prod(kernel)))
     root(steps, total, order, output)
 
@@ -201,13 +200,22 @@ def absolute_power(steps: Steps, x: str, order: int) -> str:
 
 
 def hardmax(importer: Importer, node: Node) -> None:
-    """1 at the first largest element along an axis, else 0."""
-    source = node.proto.input[0]
+    """1 at the first largest element along an axis, else 0; before opset 13 over all dimensions from the axis on."""
+    source, output = node.proto.input[0], node.proto.output[0]
     shape = importer.shape(source)
     axis = int(node.get("axis", -1 if importer.opset >= 13 else 1)) % max(len(shape), 1)
-    if importer.opset < 13 and axis != len(shape) - 1:
-        raise NotSupported("over several dimensions; export the model with opset 13 or newer")
     steps = Steps(importer, node)
+    if importer.opset < 13:
+        x = importer.in_order(importer.tensor(source))
+        rows = (math.prod(shape[:axis]), math.prod(shape[axis:]))
+        made = _first_largest(steps, steps.value(Tensor(x.value, rows, (0, 1))), rows, 1)
+        ordered = importer.in_order(importer.tensor(made))
+        importer.result(output, Tensor(ordered.value, shape, tuple(range(len(shape)))))
+    else:
+        _first_largest(steps, source, shape, axis, output)
+
+
+def _first_largest(steps: Steps, source: str, shape: Sequence[int], axis: int, output: str | None = None) -> str:
     count = shape[axis]
     positions = np.arange(count, dtype=np.float32).reshape([count if a == axis else 1 for a in range(len(shape))])
     largest = steps.reduce("max", source, [axis])
@@ -215,7 +223,7 @@ def hardmax(importer: Importer, node: Node) -> None:
     number = steps.binary(nn.AddOp, steps.binary(nn.MulOp, other, float(count)), steps.constant(positions))
     first = steps.reduce("min", number, [axis])
     behind = steps.activation("step", steps.binary(nn.SubOp, number, first))
-    steps.binary(nn.SubOp, steps.constant(1.0), behind, node.proto.output[0])
+    return steps.binary(nn.SubOp, steps.constant(1.0), behind, output)
 
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {

@@ -116,10 +116,12 @@ def log_softmax(importer: Importer, node: Node) -> None:
     x = importer.tensor(node.proto.input[0])
     rank = len(x.shape)
     axis = int(node.get("axis", -1 if importer.opset >= 13 else 1)) % max(rank, 1)
-    if importer.opset < 13 and prod(x.shape[axis + 1 :]) > 1:
-        raise NotSupported("over several dimensions; export the model with opset 13 or newer")
-    ordered, position = x.ordered, x.order.index(axis)
-    shape = (prod(ordered[:position]), ordered[position], prod(ordered[position + 1 :]))
+    if importer.opset < 13:  # over all dimensions from the axis on
+        x = importer.in_order(x)
+        shape = (prod(x.shape[:axis]), prod(x.shape[axis:]), 1)
+    else:
+        ordered, position = x.ordered, x.order.index(axis)
+        shape = (prod(ordered[:position]), ordered[position], prod(ordered[position + 1 :]))
     value = importer.reshaped(x.value, shape)
     rows = (shape[0], shape[2])
 

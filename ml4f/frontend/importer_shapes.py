@@ -207,7 +207,7 @@ def cropped(importer: Importer, x: Tensor, low: Sequence[int], high: Sequence[in
 
 def sliced(importer: Importer, x: Tensor, start: Sequence[int], steps: Sequence[int], sizes: Sequence[int]) -> Tensor:
     """Every `steps`-th element from `start`, `sizes` of them, on each axis."""
-    if min(sizes) < 1:
+    if min(sizes, default=1) < 1:
         raise NotSupported(f"an empty result {list(sizes)}")
     made = importer.emit(
         nn.SliceOp,

@@ -225,9 +225,12 @@ def max_pool(importer: Importer, node: Node) -> None:
     pooled(importer, node, pool)
 
 
-def average_pool(importer: Importer, node: Node) -> None:
-    """AveragePool; padding counts only if count_include_pad says so, what ceil_mode adds never does."""
-    include = bool(node.get("count_include_pad", 0))
+def average_pool(importer: Importer, node: Node, whole: bool = False) -> None:
+    """AveragePool; padding counts only if count_include_pad says so, what ceil_mode adds never does.
+
+    `whole`: every window counts as many elements as the kernel has.
+    """
+    include = whole or bool(node.get("count_include_pad", 0))
 
     def pool(x: SSAValue, window: Window, shape: Shape) -> SSAValue:
         return importer.emit(
@@ -236,7 +239,7 @@ def average_pool(importer: Importer, node: Node) -> None:
             shape,
             kernel=numbers(window.kernel),
             count_include_pad=IntegerAttr(1, i64) if include else None,
-            counted_pads=numbers(window.counted) if include and window.counted != window.pads else None,
+            counted_pads=numbers(window.counted) if include and not whole and window.counted != window.pads else None,
             **window.properties(),
         )
 

@@ -31,7 +31,9 @@ def reads_all(op: Operation) -> bool:
 
 
 def passes_on(op: Operation) -> bool:
-    """Operations whose output channels depend on one input channel each."""
+    """Operations whose output channels depend on one input channel each; a scalar has none."""
+    if not shape_of(op.results[0]):
+        return False
     if isinstance(op, nn.ReshapeOp):
         before, after = shape_of(op.x), shape_of(op.y)
         return bool(before and after) and after[-1] in (before[-1], int(np.prod(before)))

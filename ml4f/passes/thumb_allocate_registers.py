@@ -8,20 +8,22 @@ from xdsl.passes import ModulePass
 
 from ml4f.backend.thumb.allocation import AllocationError, allocate_registers
 from ml4f.backend.thumb.function_view import View, write_back
-from ml4f.backend.thumb.splitting import SHORTER, split_multiple_loads
+from ml4f.backend.thumb.splitting import SHORTER, split_multiple_loads, split_multiple_stores
 from ml4f.dialects.thumb.structure import FuncOp
 
 
 def allocate(func: FuncOp) -> View:
-    """Allocate one function; long multiple loads are split as far as needed for their registers to be found."""
-    lengths = iter(SHORTER)
+    """Allocate one function; long multiple loads, then stores, are split as far as needed for their registers to be
+    found.
+    """
+    shorter = iter([(split, length) for split in (split_multiple_loads, split_multiple_stores) for length in SHORTER])
     while True:
         view = View(func)
         try:
             allocate_registers(view.data)
             return view
         except AllocationError:
-            if not any(split_multiple_loads(func, length) for length in lengths):
+            if not any(split(func, length) for split, length in shorter):
                 raise
 
 

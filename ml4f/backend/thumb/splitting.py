@@ -1,58 +1,91 @@
-"""Splits long multiple loads when their consecutive registers cannot be found: shorter groups fit gaps between live
-values.
+"""Splits long multiple loads and stores when their consecutive registers cannot be found: shorter groups fit gaps
+between live values.
 """
 
 from __future__ import annotations
 
-from xdsl.ir import Block, Operation
+from collections.abc import Callable
+
+from xdsl.ir import Block, Operation, SSAValue
 
 from ml4f.dialects.thumb import build
-from ml4f.dialects.thumb.memory_ops import VldmiaOp
+from ml4f.dialects.thumb.memory_ops import VldmiaOp, VstmiaOp
 from ml4f.dialects.thumb.structure import FuncOp, LoopOp
 
 SHORTER = (8, 4, 1)
-"""The lengths that are tried, in this order; 1 is plain loads, which need no consecutive registers."""
+"""The lengths that are tried, in this order; 1 is plain loads and stores, which need no consecutive registers."""
 
 
 def split_multiple_loads(func: FuncOp, longest: int) -> bool:
     """Replace every VLDM of more than `longest` registers by shorter ones, or by single loads; False if there is
     none.
     """
-    return _split(func.body.block, longest)
+    return _split(func.body.block, VldmiaOp, longest, _shorter_loads)
 
 
-def _split(block: Block, longest: int) -> bool:
+def split_multiple_stores(func: FuncOp, longest: int) -> bool:
+    """The same for every VSTM."""
+    return _split(func.body.block, VstmiaOp, longest, _shorter_stores)
+
+
+Made = tuple[list[Operation], list[SSAValue]]
+"""The operations that replace one, and what its results are then."""
+
+
+def _split(
+    block: Block,
+    kind: type[VldmiaOp] | type[VstmiaOp],
+    longest: int,
+    shorter: Callable[[VldmiaOp | VstmiaOp, int], Made],
+) -> bool:
     changed = False
     for op in list(block.ops):
         if isinstance(op, LoopOp):
-            changed = _split(op.body.block, longest) or changed
-        elif isinstance(op, VldmiaOp) and len(op.results) - 1 > longest:
-            _replace(block, op, longest)
+            changed = _split(op.body.block, kind, longest, shorter) or changed
+        elif isinstance(op, kind) and _count(op) > longest:
+            made, values = shorter(op, longest)
+            for new in made:
+                block.insert_op_before(new, op)
+            for old, value in zip(op.results, values, strict=True):
+                old.replace_all_uses_with(value)
+            op.detach()
+            op.erase()
             changed = True
     return changed
 
 
-def _replace(block: Block, op: VldmiaOp, longest: int) -> None:
-    count = len(op.results) - 1
-    pointer, space = op.n, op.space.data
+def _count(op: VldmiaOp | VstmiaOp) -> int:
+    """The registers that are transferred."""
+    return max(len(op.results), len(op.operands)) - 1
+
+
+def _shorter_loads(op: VldmiaOp | VstmiaOp, longest: int) -> Made:
+    count, pointer, space = _count(op), op.n, op.space.data
     made: list[Operation] = []
+    values: list[SSAValue] = []
     if longest == 1:
         made = [build.vldr(pointer, 4 * index, space) for index in range(count)]
         values = [load.results[0] for load in made]
-        advance = build.add_imm(pointer, 4 * count)
-        made.append(advance)
-        values.append(advance.results[0])
-    else:
-        values = []
-        for start in range(0, count, longest):
-            load = build.vldmia(pointer, min(longest, count - start), space)
-            made.append(load)
-            values += load.results[:-1]
-            pointer = load.results[-1]
-        values.append(pointer)
-    for new in made:
-        block.insert_op_before(new, op)
-    for old, value in zip(op.results, values, strict=True):
-        old.replace_all_uses_with(value)
-    op.detach()
-    op.erase()
+        made.append(build.add_imm(pointer, 4 * count))
+        return made, [*values, made[-1].results[0]]
+    for start in range(0, count, longest):
+        load = build.vldmia(pointer, min(longest, count - start), space)
+        made.append(load)
+        values += load.results[:-1]
+        pointer = load.results[-1]
+    return made, [*values, pointer]
+
+
+def _shorter_stores(op: VldmiaOp | VstmiaOp, longest: int) -> Made:
+    count, pointer, space = _count(op), op.n, op.space.data
+    stored = list(op.operands)[1:]
+    if longest == 1:
+        made: list[Operation] = [build.vstr(value, pointer, 4 * i, space) for i, value in enumerate(stored)]
+        made.append(build.add_imm(pointer, 4 * count))
+        return made, [made[-1].results[0]]
+    made = []
+    for start in range(0, count, longest):
+        store = build.vstmia(pointer, stored[start : start + longest], space)
+        made.append(store)
+        pointer = store.results[0]
+    return made, [pointer]

@@ -47,3 +47,19 @@ func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
   %0 = nn.dense %x, %w : tensor<2xf32>
   func.return %0 : tensor<2xf32>
 }
+
+// -----
+
+// A scalar has no channels, whatever is computed with it.
+
+// CHECK-LABEL: func.func @main
+// CHECK-NOT: removed_channels
+// CHECK: nn.activation {{.*}} : tensor<f32>
+func.func @main(%x: tensor<f32>) -> tensor<f32> {
+  %c = nn.const {value = dense<2.0> : tensor<f32>} : tensor<f32>
+  %0 = nn.mul %x, %c : tensor<f32>
+  %1 = nn.activation %0 {act = #nn.act<"tanh">} : tensor<f32>
+  %2 = nn.activation %c {act = #nn.act<"relu">} : tensor<f32>
+  %3 = nn.add %1, %2 : tensor<f32>
+  func.return %3 : tensor<f32>
+}
