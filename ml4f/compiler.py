@@ -5,6 +5,7 @@ What only some compilations need is imported when they do: importing is a third 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -410,7 +411,7 @@ def compile_model(
 
     `dims`, `input_shapes`: what the model leaves free, by the dimension's and by the input's name (or one shape alone).
     """
-    if basename is not None and (not basename or file_name(basename) != basename.replace(".", "_")):
+    if basename is not None and not (re.fullmatch(r"[A-Za-z0-9._-]+", basename) and basename.strip("._-")):
         raise UsageError(f"{basename!r} is no file name; use letters, digits, - and _")
     from ml4f.frontend import load_model
     from ml4f.frontend.free_shapes import FreeShapes

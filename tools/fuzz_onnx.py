@@ -63,7 +63,7 @@ class Wrong(Exception):
 def generate(seed: int, nodes: int, float16: bool = False, infinite: bool = False) -> Graph:
     """A random graph, the same for a seed."""
     rng = np.random.default_rng(seed)
-    opset = int(rng.choice([7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23]))
+    opset = int(rng.integers(7, 26))
     infinite = infinite and bool(rng.random() < 0.5)
     growing = Growing(opset, rng, float16, infinite)
     graph = growing.graph
@@ -75,7 +75,9 @@ def generate(seed: int, nodes: int, float16: bool = False, infinite: bool = Fals
             shape[0] = 1
         while np.prod(shape) > 300:
             shape[int(np.argmax(shape))] -= 1
-        growing.add_input(f"x{number}", draw.floats(*shape))
+        whole = number > 0 and rng.random() < 0.2
+        value = np.asarray(rng.integers(0, 4, shape[:2]), np.int64) if whole else draw.floats(*shape)
+        growing.add_input(f"x{number}", value)
     wanted = int(rng.integers(1, nodes + 1))
     for _ in range(wanted * 12):
         if len(graph.steps) >= wanted:

@@ -15,6 +15,14 @@ BATCH = "batch"
 """The name under which every format's free batch may be given; it is 1."""
 
 
+MOST_DIGITS = 18
+"""Of an extent: Python refuses to read numbers of some thousands."""
+
+
+def _is_extent(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MOST_DIGITS and int(text) > 0
+
+
 @dataclass(frozen=True)
 class FreeShapes:
     """`dims`: by the name of a free dimension; `inputs`: whole shapes by input, "" for a model's only one."""
@@ -28,16 +36,19 @@ class FreeShapes:
         found: dict[str, int] = {}
         for word in dims:
             name, separator, value = word.rpartition("=")
-            if not separator or not value.isdecimal() or int(value) < 1:
+            if not separator or not _is_extent(value):
                 raise UsageError(f"--dim {word}: say NAME=N with N of at least 1, as in --dim batch=1")
-            found[name] = int(value)
+            if found.setdefault(name, int(value)) != int(value):
+                raise UsageError(f"--dim {word}: {name} is {found[name]} already")
         shapes: dict[str, tuple[int, ...]] = {}
         for word in inputs:
             name, _, value = word.rpartition("=")
             parts = value.strip("[]()").replace("x", ",").split(",")
-            if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            if not all(_is_extent(part.strip()) for part in parts):
                 raise UsageError(f"--input-shape {word}: say [NAME=]N,N,…, as in --input-shape 1,3,32,32")
-            shapes[name] = tuple(int(part) for part in parts)
+            shape = tuple(int(part) for part in parts)
+            if shapes.setdefault(name, shape) != shape:
+                raise UsageError(f"--input-shape {word}: {name or 'it'} is {list(shapes[name])} already")
         return FreeShapes(found, shapes)
 
     def of(self, name: str, shape: Sequence[int | None], subject: str, alone: bool = True) -> list[int | None]:

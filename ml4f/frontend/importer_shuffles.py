@@ -203,6 +203,12 @@ def _matrix(importer: Importer, node: Node, extent: int, scale: float, size: int
         raise NotSupported(f"{problem}; export the model with sizes instead of scales")
     if node.get("mode", "nearest") == "nearest":
         return np.eye(extent, dtype=np.float32)[nearest(node, extent, np.float32(scale), count)]
+    if (
+        node.get("coordinate_transformation_mode") == "pytorch_half_pixel"
+        and count == 1
+        and not node.get("antialias", 0)
+    ):
+        return np.eye(1, extent, dtype=np.float32)  # the first element; onnx's evaluator takes the place before it
     left_out = ("axes", "keep_aspect_ratio_policy")
     node.attributes.seen.update(node.attributes)
     proto = onnx.NodeProto()

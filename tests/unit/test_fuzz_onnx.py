@@ -119,3 +119,13 @@ def test_equal_exponents_are_one() -> None:
 def test_a_scalar_is_expanded_to_a_scalar() -> None:
     text = "g (float x) => (float y) <int64[0] s = {}> { z = Expand (x, s) y = Neg (z) }"
     np.testing.assert_array_equal(outputs(text, np.array(3.0, np.float32), level="nn")[0], -3)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_one_element_of_many_is_the_first_as_onnx_says(mode: str) -> None:
+    x = random(6, 1, 2, 4, 3)
+    text = """g (float[1,2,4,3] x) => (float[1,2,4,1] y) <int64[4] s = {1, 2, 4, 1}> {
+      y = Resize <mode = "MODE", coordinate_transformation_mode = "pytorch_half_pixel"> (x, , , s)
+    }"""
+    (y,) = outputs(text.replace("MODE", mode), x, level="nn")
+    np.testing.assert_allclose(y, x[..., :1], rtol=1e-5)
