@@ -7,7 +7,7 @@ layer alone: its input buffers get random values and only its code runs, compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -114,9 +114,10 @@ def validate(compilation: Compilation, progress: Callable[[str], None] = lambda 
         check_import(compilation, reference)
     for x in seeded_inputs(compilation.machine.header.input_elements, runs_for(work)):
         check_prefixes(compilation, layers, reference, possible(compilation, x))
+    places = places_of(compilation, layers)
     for index, layer in enumerate(layers):
         progress(f"{compilation.name}: validating layer {index + 1} of {len(layers)}, {layer.name}")
-        check_alone(compilation, layer)
+        check_alone(compilation, layer, places)
 
 
 def runs_for(macs: int) -> int:
@@ -245,10 +246,8 @@ def output_values(result: np.ndarray, tensor: TensorInfo) -> np.ndarray:
     return flat.view(np.int32) if tensor.type == INT32 else flat
 
 
-def check_alone(compilation: Compilation, layer: Layer) -> None:
-    """Run one layer's code on random values in its input buffers."""
-    lists = [_integers(call.attributes.get("operands", ArrayAttr([]))) for call in layer.calls]
-    places = list(dict.fromkeys(place for places in lists for place in places))
+def check_alone(compilation: Compilation, layer: Layer, places: Mapping[SSAValue, int]) -> None:
+    """Run one layer's code on random values in its input buffers. places: where values lie in the arena."""
     inputs = layer_inputs(layer)
     sizes = [prod(shape_of(value)) for value in inputs]
     what = f"{compilation.name}: layer {layer.title}, alone"
@@ -256,9 +255,17 @@ def check_alone(compilation: Compilation, layer: Layer) -> None:
         x = np.abs(x) if _is_nonnegative(layer) else x
         arrays = np.split(x, np.cumsum(sizes)[:-1]) if inputs else []
         with blaming(what):
-            result = run_alone(compilation, layer, dict(zip(places, arrays, strict=False)))
+            result = run_alone(compilation, layer, {places[v]: a for v, a in zip(inputs, arrays, strict=True)})
         values = {value: array.reshape(shape_of(value)) for value, array in zip(inputs, arrays, strict=True)}
         compare(result, np.ravel(evaluate_value(layer.op.results[0], values)), what)
+
+
+def places_of(compilation: Compilation, layers: Iterable[Layer]) -> dict[SSAValue, int]:
+    """Where the network's inputs and the layers' results lie in the arena."""
+    function = next(op for op in compilation.nn_module.body.block.ops if isinstance(op, FuncOp))
+    inputs = compilation.machine.header.inputs
+    places: dict[SSAValue, int] = {a: t.offset for a, t in zip(function.body.block.args, inputs, strict=True)}
+    return places | {layer.op.results[0]: layer.result for layer in layers}
 
 
 def run_alone(compilation: Compilation, layer: Layer, inputs: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -280,10 +287,7 @@ def _is_nonnegative(layer: Layer) -> bool:
 
 
 def layer_inputs(layer: Layer) -> list[SSAValue]:
-    """The values that a layer reads and does not compute, without constants; each is a buffer.
-
-    In the order in which the calls list their buffers: fusing puts an operation's operands in front of its reader's.
-    """
+    """The values that a layer reads and does not compute, without constants; each is a buffer."""
     found: dict[SSAValue, None] = {}
     by_position = dict(zip(layer.positions, layer.ops, strict=True))
     for position in (n for call in layer.calls for n in _integers(call.attributes["ops"])):

@@ -350,10 +350,6 @@ def _live_bytes(program: ProgramOp, call: CallOp, offsets: dict[str, int], sizes
 def _call_attributes(call: CallOp, offsets: dict[str, int]) -> dict[str, Attribute]:
     """A call's attributes, with places in the arena instead of buffers; `where` describes them for the listing."""
     attributes = dict(call.attributes)
-    operands = attributes.get("operands")
-    if isinstance(operands, ArrayAttr):
-        places = [offsets[symbol.root_reference.data] for symbol in operands if isinstance(symbol, SymbolRefAttr)]
-        attributes["operands"] = ArrayAttr([IntegerAttr(place, 64) for place in places])
     result = attributes.get("result")
     if isinstance(result, SymbolRefAttr):
         attributes["result"] = IntegerAttr(offsets[result.root_reference.data], 64)

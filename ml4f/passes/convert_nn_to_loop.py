@@ -133,11 +133,6 @@ class Converter:
             self.places[value] = self.constant(flat, layer_of(owner) + "_data")
         return self.places[value]
 
-    def arena_operands(self, op: Operation) -> list[str]:
-        """The buffers of an op's operands that are no constants, in order."""
-        found = [self.places[value] for value in op.operands if value in self.places]
-        return [place.symbol for place in found if place.space == "arena"]
-
     def kernel(self, op: Operation, nest: Nest, places: dict[str, Place], suffix: str = "", final: bool = True) -> None:
         """One kernel and its call. `places` by role; `final`: its output is the op's result."""
         name = self.unique(layer_of(op) + suffix)
@@ -179,7 +174,6 @@ def call_attributes(c: Converter, op: Operation, macs: int, result: Place | None
         "ops": ArrayAttr([IntegerAttr(c.position, i64)]),
         "macs": IntegerAttr(macs, i64),
     }
-    attributes["operands"] = ArrayAttr([SymbolRefAttr(s) for s in c.arena_operands(op)])
     if op.operands:
         attributes["input_shape"] = ArrayAttr([IntegerAttr(n, i64) for n in shape_of(op.operands[0])])
     if result is not None:

@@ -65,11 +65,6 @@ def try_forward(program: Program, call: CallOp, split: frozenset[str]) -> bool:
         reader.properties["arguments"] = ArrayAttr([SymbolRefAttr(name) for name in symbols])
         for name in ("layers", "ops"):
             reader.attributes[name] = ArrayAttr([*_list(call, name), *_list(reader, name)])
-    for other in program.calls:
-        operands = _list(other, "operands")
-        if other is not call and SymbolRefAttr(symbol) in operands:
-            listed = [SymbolRefAttr(source), *(o for o in operands if o != SymbolRefAttr(symbol))]
-            other.attributes["operands"] = ArrayAttr(dict.fromkeys(listed))
     kernel = program.kernels.pop(call.callee.root_reference.data)
     for op in (call, kernel, program.buffers.pop(symbol)):
         op.detach()

@@ -76,9 +76,7 @@ def fuse(program: Program, producer: CallOp, call: CallOp, fused: Nest, dense: N
     name, out = call.callee.root_reference.data, program.symbol(call, "out")
     bias = bias_of(program, call, units)
     kept = {k: call.attributes[k] for k in ("layers", "op", "ops") if k in call.attributes}
-    start = add_call(
-        program, f"{name}_start", elementwise([units], [1]), [bias, out], kept | {"operands": ArrayAttr([])}
-    )
+    start = add_call(program, f"{name}_start", elementwise([units], [1]), [bias, out], kept)
     call.parent_block().insert_op_before(start, call)  # pyright: ignore[reportOptionalMemberAccess]
     if dense.epilogue:
         final = elementwise([units], [1], epilogue=dense.epilogue)

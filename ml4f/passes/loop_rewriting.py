@@ -123,18 +123,11 @@ def fuse_calls(program: Program, producer: CallOp, consumer: CallOp, nest: Nest,
         attributes.pop(name, None)
         if name in producer.attributes:
             attributes[name] = producer.attributes[name]
-    operands = dict.fromkeys((*_array(producer, "operands"), *_array(consumer, "operands")))
-    removed = SymbolRefAttr(buffer)
-    attributes["operands"] = ArrayAttr([s for s in operands if s != removed])
     call = CallOp.create(
         properties={"callee": producer.callee, "arguments": ArrayAttr([SymbolRefAttr(s) for s in symbols])},
         attributes=attributes,
         location=consumer.location,
     )
-    for other in program.calls:
-        if removed in _array(other, "operands"):  # another call of the consumer's nn operation
-            left = [s for s in _array(other, "operands") if s != removed]
-            other.attributes["operands"] = ArrayAttr(left)
     block = consumer.parent
     assert block is not None
     block.insert_op_before(call, consumer)

@@ -171,3 +171,25 @@ def test_global_maximum_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> 
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 1])
     graph = onnx.helper.make_graph([node], "maximum", entries, [result])
     compile_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), "maximum")
+
+
+def several_inputs(kind: str) -> onnx.ModelProto:
+    """A layer of several calls whose input buffers are told apart by more than the order of its operands."""
+    h = onnx.helper
+    wrapped = h.make_node("Pad", ["x", "amounts"], ["y"], mode="wrap", name="wrapped")
+    halves = h.make_node("Split", ["x"], ["a", "b", "c"], axis=2)
+    joined = h.make_node("Concat", ["r", "b", "s", "x"], ["y"], axis=2)
+    apart = [halves, h.make_node("Exp", ["c"], ["r"]), h.make_node("Neg", ["a"], ["s"]), joined]
+    nodes, columns = ([wrapped], 12) if kind == "wrapped" else (apart, 18)
+    infos = [h.make_tensor_value_info(name, 1, [1, 2, n]) for name, n in (("x", 9), ("y", columns))]
+    amounts = onnx.numpy_helper.from_array(np.array([0, 0, 1, 0, 0, 2]), "amounts")
+    graph = h.make_graph(nodes, kind, infos[:1], infos[1:], [amounts] if kind == "wrapped" else [])
+    if kind != "wrapped":
+        halves.attribute.append(h.make_attribute("num_outputs", 3))
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 19)], ir_version=9)
+
+
+@pytest.mark.parametrize("kind", ["wrapped", "parts"])
+def test_layers_with_forwarded_and_stored_inputs(kind: str) -> None:
+    """A slice that is read through what it is a slice of, beside one that is stored, is no fault of the code."""
+    compile_proto(several_inputs(kind), kind, Options())
