@@ -516,10 +516,11 @@ def save_tflite(network: Network, path: Path) -> Path:
 
 
 def difference(result: np.ndarray, expected: np.ndarray) -> float:
-    """The largest error, of the largest output."""
+    """The largest error, of the largest output; NaN is right where NaN is expected."""
     with np.errstate(invalid="ignore"):
         error = np.abs(result.ravel().astype(np.float64) - expected.ravel())
-    scale = max(float(np.abs(expected).max(initial=0.0)), 1e-3)
+    error[np.isnan(result.ravel()) & np.isnan(expected.ravel())] = 0
+    scale = max(float(np.nan_to_num(np.abs(expected), nan=0.0).max(initial=0.0)), 1e-3)
     return float(np.nan_to_num(error, nan=np.inf).max(initial=0.0)) / scale
 
 

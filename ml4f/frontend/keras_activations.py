@@ -61,6 +61,18 @@ def softmax(c: LayerContext, x: Value, axis: int) -> Value:
     return c.pointwise("Softmax", x, axis=axis)
 
 
+HIDDEN = 1e9
+"""What Keras takes for the size of infinity where a softmax should give nothing."""
+
+
+def hidden(c: LayerContext, x: Value, mask: Value | np.ndarray) -> Value:
+    """-1e9 where a mask, which is broadcast to x, has zeros."""
+    if np.broadcast_shapes(x.shape, mask.shape) != x.shape:
+        raise Refused(f"a mask {list(mask.shape)} for {list(x.shape)}")
+    below = c.binary("Mul", c.binary("Sub", mask, 1.0), HIDDEN) if isinstance(mask, Value) else (mask - 1) * HIDDEN
+    return c.binary("Add", c.binary("Mul", x, mask), below)
+
+
 def _tanh_shrink(c: LayerContext, x: Value) -> Value:
     return c.binary("Sub", x, c.pointwise("Tanh", x))
 
@@ -223,13 +235,19 @@ def _prelu_layer(c: LayerContext, inputs: Sequence[Value]) -> Value:
 
 
 def _softmax_layer(c: LayerContext, inputs: Sequence[Value]) -> Value:
-    """Along `axis`, counted with the batch; several axes are joined."""
+    """Along `axis`, counted with the batch; several axes are joined. Keras 3 gives zeros where a mask has them."""
     (x,) = inputs
     axis = c.get("axis", -1)
     axes = [axis] if isinstance(axis, int) else list(axis)
     axes = sorted({a % x.rank for a in axes})
     if 0 in axes:
         raise Refused("softmax over the batch")
+    mask = c.mask
+    made = _softmax_over(c, x if mask is None else hidden(c, x, mask), axes)
+    return made if mask is None or c.layer.keras < 3 else c.binary("Mul", made, mask)
+
+
+def _softmax_over(c: LayerContext, x: Value, axes: Sequence[int]) -> Value:
     if len(axes) == 1:
         return softmax(c, x, axes[0])
     kept = [a for a in range(x.rank) if a not in axes]

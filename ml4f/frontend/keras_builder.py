@@ -7,7 +7,7 @@ Knows no layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -51,6 +51,8 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
         self.shapes: dict[str, Shape] = {}
+        self.types: dict[str, int] = {}
+        """Of tensors that are not float32."""
         self.names: set[str] = set()
 
     def unique(self, wanted: str) -> str:
@@ -66,7 +68,13 @@ class GraphBuilder:
         """An initializer."""
         name = self.unique(name)
         self.constants[name] = array
+        if array.dtype == np.bool_:
+            self.types[name] = TensorProto.BOOL
         return name
+
+    def type_of(self, value: Value) -> int:
+        """The type of a tensor's elements, of onnx.TensorProto."""
+        return self.types.get(value.name, TensorProto.FLOAT)
 
     def node(
         self,
@@ -106,6 +114,9 @@ class GraphBuilder:
         for key, value in (("layer", layer), ("class", kind)):
             proto.metadata_props.append(onnx.StringStringEntryProto(key=key, value=value))
         self.nodes.append(proto)
+        elements = _element_type(proto, self.types)
+        if elements != TensorProto.FLOAT:
+            self.types.update(dict.fromkeys(proto.output, elements))
         self.shapes.update({name: shape for name, shape in zip(outputs, shapes, strict=True) if shape is not None})
         return [None if s is None else Value(name, s) for name, s in zip(outputs, shapes, strict=True)]
 
@@ -119,24 +130,27 @@ class GraphBuilder:
                 proto.output[list(proto.output).index(value.name)] = name
                 del self.shapes[value.name]
                 self.shapes[name] = value.shape
+                if value.name in self.types:
+                    self.types[name] = self.types.pop(value.name)
                 return Value(name, value.shape)
         return value
 
     def model(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.ModelProto:
         """The finished model."""
+        nodes = _needed(self.nodes, [value.name for value in outputs])
+        read = {name for node in nodes for name in (*node.input, *node.output)}
         named = {value.name for value in outputs}
-        types = _element_types(self.nodes)
         infos = [
-            helper.make_tensor_value_info(tensor, types.get(tensor, TensorProto.FLOAT), list(shape))
+            helper.make_tensor_value_info(tensor, self.types.get(tensor, TensorProto.FLOAT), list(shape))
             for tensor, shape in self.shapes.items()
-            if tensor not in named
+            if tensor in read and tensor not in named
         ]
         graph = helper.make_graph(
-            self.nodes,
+            nodes,
             name or "model",
             [_info(value) for value in inputs],
             [_info(value) for value in outputs],
-            [numpy_helper.from_array(array, tensor) for tensor, array in self.constants.items()],
+            [numpy_helper.from_array(array, tensor) for tensor, array in self.constants.items() if tensor in read],
             value_info=infos,
         )
         return helper.make_model(
@@ -144,25 +158,33 @@ class GraphBuilder:
         )
 
 
-def _element_types(nodes: Sequence[onnx.NodeProto]) -> dict[str, int]:
-    """The element types of tensors that are not float32: what a Cast gives, and what only moves such elements."""
-    types: dict[str, int] = {}
-    for node in nodes:
-        kind: int | None = None
-        if node.op_type == "Cast":
-            kind = next(a.i for a in node.attribute if a.name == "to")
-        elif node.op_type in BOOLEAN:
-            kind = TensorProto.BOOL
-        elif node.op_type in MOVES:
-            kind = types.get(node.input[0])
-        if kind is not None:
-            types.update(dict.fromkeys(node.output, kind))
-    return types
+def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """Those that outputs are computed with: a mask that nothing reads is not."""
+    wanted, found = set(outputs), []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            found.append(node)
+    return found[::-1]
+
+
+def _element_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
+    """Of a node's results: what a Cast gives, what logic gives, or that of the operands that are moved."""
+    if node.op_type == "Cast":
+        return next(a.i for a in node.attribute if a.name == "to")
+    if node.op_type in BOOLEAN:
+        return TensorProto.BOOL
+    if node.op_type in INDICES:
+        return TensorProto.INT64
+    return types.get(node.input[0], TensorProto.FLOAT) if node.op_type in MOVES else TensorProto.FLOAT
 
 
 BOOLEAN = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"})
 """Operators whose result is true or false."""
-MOVES = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice"})
+INDICES = frozenset({"ArgMax", "ArgMin"})
+MOVES = frozenset(
+    {"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice", "Concat", "Gather", "Expand", "Tile", "Split"}
+)
 """Operators whose result has the type of the first operand."""
 
 
@@ -180,7 +202,11 @@ class LayerContext:
     subject: str
     notes: list[str]
     names: tuple[str, ...] = ()
-    """The keywords of the call's tensors, "" for those without."""
+    """The keywords of the call's tensors but for masks, "" for those without."""
+    masks: tuple[Value | None, ...] = ()
+    """For each of these tensors the steps of it that count: [1, steps] of ones and zeros; None for all."""
+    attention_mask: Value | np.ndarray | None = None
+    """What the call's argument of that name is."""
 
     @property
     def path(self) -> str:
@@ -231,6 +257,11 @@ class LayerContext:
         """The layer's weights, checked; the last `optional` ones are not needed."""
         return layer_weights(self.store, self.layer, expected, self.subject, self.notes, optional)
 
+    @property
+    def mask(self) -> Value | None:
+        """The mask of the first input."""
+        return self.masks[0] if self.masks else None
+
     # Nodes
 
     def emit(
@@ -267,6 +298,10 @@ class LayerContext:
                 role = _ROLES.get(op_type, {}).get(position, position)
                 names.append(self.graph.constant(operand, f"{self.path}/{op_type.lower()}_{role}"))
         return names
+
+    def constant(self, array: np.ndarray) -> Value:
+        """A constant where a computed tensor is wanted."""
+        return Value(self.graph.constant(array, f"{self.path}/constant"), array.shape)
 
     def pointwise(self, op_type: str, x: Value, **attributes: Any) -> Value:
         """A node with one operand and a result of the same shape."""

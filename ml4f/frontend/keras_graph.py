@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ml4f.errors import Ml4fError
 from ml4f.frontend.free_shapes import REMEDY, FreeShapes
 from ml4f.frontend.guards import MAX_ELEMENTS, MAX_NODES, object_of
@@ -24,6 +26,8 @@ OPERATION_CLASSES = ("TFOpLambda", "SlicingOpLambda")
 """How Keras 2 stores functions of TensorFlow; their arguments are those of the call."""
 ARCHIVE_CLASSES = {"GroupQueryAttention": "GroupedQueryAttention"}
 """Classes that Keras exports under another name than the one that its archives go by."""
+STORED_ARRAYS = ("__numpy__", "__tensor__")
+"""How Keras 3 stores constants among a call's arguments."""
 KERAS_MODULES = ("keras", "tf_keras", "tensorflow", "keras_core", "builtins")
 
 
@@ -44,8 +48,8 @@ class Layer:
     """What the call says besides tensors, e.g. {"training": False}."""
 
 
-Argument = int | float
-"""A call's argument: the number of a tensor (int) or a constant (float)."""
+Argument = int | float | np.ndarray
+"""A call's argument: the number of a tensor (int) or a constant (float, or an array of float32)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +185,7 @@ class _Reader:
                     "build the model with training=False"
                 )
             inner = _Scope((*scope.path, name), stored, scope.depth + 1)
-            return self.unfold(entry, [a for a in arguments if isinstance(a, int)], inner)
+            return self.unfold(entry, self.masked_inputs(name, arguments, names, keywords, scope), inner)
         config = object_of(entry.get("config", {}), self.subject, f"the configuration of layer '{name}'")
         layer = Layer(
             name=name,
@@ -197,6 +201,29 @@ class _Reader:
         outputs = [self.tensor() for _ in range(count)]
         self.graph.calls.append(Call(layer, tuple(arguments), tuple(names), tuple(outputs)))
         return outputs
+
+    def masked_inputs(
+        self,
+        name: str,
+        arguments: Sequence[Argument],
+        names: Sequence[str],
+        keywords: dict[str, Any],
+        scope: _Scope,
+    ) -> list[int]:
+        """The inputs of a model in a model, with the masks that its call names."""
+        tensors = [(a, key) for a, key in zip(arguments, names, strict=True) if isinstance(a, int)]
+        found, masks = [a for a, key in tensors if key != "mask"], [a for a, key in tensors if key == "mask"]
+        whole = keywords.get("mask")
+        places = [True] * len(masks)
+        if isinstance(whole, list) and not (whole and isinstance(whole[0], str)):
+            places = [entry is not None for entry in whole]
+        for index, there in enumerate(places[: len(found)]):
+            if there and masks:
+                layer = Layer(f"{name}_input", "InputLayer", {}, "", False, (*scope.path, name), "", self.keras)
+                output = self.tensor()
+                self.graph.calls.append(Call(layer, (found[index], masks.pop(0)), ("", "mask"), (output,)))
+                found[index] = output
+        return found
 
     def input_of(self, entries: list[dict[str, Any]], inner: dict[str, Any]) -> int:
         """The input of a Sequential: of its InputLayer, its first layer, or its build_input_shape."""
@@ -402,8 +429,8 @@ def _keyword_operands(key: str, value: Any) -> list[Any]:
     """Operands of Keras 2 calls: {"value": ["layer", 0, 0]}, a list of such, or a number: {"y": 2.0}."""
     if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
         return [_Reference(value[0], int(value[1]), int(value[2]))]
-    if isinstance(value, list) and value and all(isinstance(inner, list) for inner in value):
-        return [found for inner in value for found in _keyword_operands("", inner)]
+    if isinstance(value, list) and value and all(inner is None or isinstance(inner, list) for inner in value):
+        return [found for inner in value if inner is not None for found in _keyword_operands("", inner)]
     if key == "y" and isinstance(value, int | float) and not isinstance(value, bool):
         return [float(value)]
     return []
@@ -415,6 +442,8 @@ def _collect(value: Any) -> list[Any]:
         if value.get("class_name") == "__keras_tensor__":
             name, call, tensor = value["config"]["keras_history"]
             return [_Reference(name, int(call), int(tensor))]
+        if value.get("class_name") in STORED_ARRAYS:
+            return [np.asarray(value["config"]["value"], dtype=np.float32)]
         return [found for inner in value.values() for found in _collect(inner)]
     if isinstance(value, list | tuple):
         return [found for inner in value for found in _collect(inner)]

@@ -8,12 +8,13 @@ from math import prod, sqrt
 
 import numpy as np
 
+from ml4f.frontend.keras_activations import HIDDEN, hidden
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 from ml4f.frontend.keras_graph import Layer
+from ml4f.frontend.keras_masks import both
 from ml4f.frontend.keras_weights import StoredTensor, WeightStore
 
-HIDDEN = np.float32(-1e9)
-"""Added to the scores of what a causal mask hides; its weight is zero then."""
+UNPROJECTED = ("Attention", "AdditiveAttention")
 PARTS = ("query", "value", "key")
 """The order of the inputs, where they have no names."""
 
@@ -100,7 +101,7 @@ def _projected(c: LayerContext, inputs: Sequence[Value], heads: _Heads) -> list[
     q = c.binary("Mul", q, 1.0 / sqrt(heads.key_size))
     scores = c.emit("MatMul", [q, c.transpose(k, (0, 1, 3, 2))], (1, heads.shared, groups * steps, others))
     scores = c.reshape(scores, (1, heads.query, steps, others))
-    shares = _shares(c, scores)
+    shares = _shares(c, scores, _attention_mask(c, inputs, scores))
     mixed = c.emit(
         "MatMul",
         [c.reshape(shares, (1, heads.shared, groups * steps, others)), v],
@@ -118,12 +119,9 @@ def _projected(c: LayerContext, inputs: Sequence[Value], heads: _Heads) -> list[
 def _inputs(c: LayerContext, inputs: Sequence[Value]) -> tuple[Value, Value, Value]:
     """Query, value and key, which is the value if it is not given."""
     known: dict[str, Value] = {}
-    for position, value in enumerate(inputs):
-        name = (c.names[position] if position < len(c.names) else "") or dict(enumerate(PARTS)).get(position, "")
-        if name == "inputs":
-            name = dict(enumerate(PARTS)).get(position, "")
+    for name, value in zip(_places(c, inputs), inputs, strict=True):
         if name not in PARTS or name in known:
-            raise Refused(f"it is called with '{name or position}'; a query, a value and a key are supported")
+            raise Refused(f"it is called with '{name}'; a query, a value and a key are supported")
         known[name] = value
     if not {"query", "value"} <= known.keys():
         raise Refused("it needs a query and a value")
@@ -133,6 +131,15 @@ def _inputs(c: LayerContext, inputs: Sequence[Value]) -> tuple[Value, Value, Val
             f"query, value and key are {[list(x.shape) for x in found]}; steps and features are needed, "
             "and as many values as keys"
         )
+    return found
+
+
+def _places(c: LayerContext, inputs: Sequence[Value]) -> list[str]:
+    """What each input is: query, value or key."""
+    found = []
+    for position in range(len(inputs)):
+        name = c.names[position] if position < len(c.names) else ""
+        found.append(name if name not in ("", "inputs") else dict(enumerate(PARTS)).get(position, str(position)))
     return found
 
 
@@ -156,13 +163,49 @@ def _project(c: LayerContext, x: Value, weights: Sequence[np.ndarray], heads: in
     return c.transpose(c.reshape(made, (1, steps, heads, size)), (0, 2, 1, 3))
 
 
-def _shares(c: LayerContext, scores: Value) -> Value:
+def _shares(c: LayerContext, scores: Value, mask: Value | None) -> Value:
     """Softmax over the last axis of [..., steps, others]; with a causal mask a step sees those up to its own."""
-    if c.layer.keywords.get("use_causal_mask") is True or c.get("causal", False):
-        steps, others = scores.shape[-2:]
-        hidden = np.where(np.arange(others) > np.arange(steps)[:, None], HIDDEN, np.float32(0))
-        scores = c.binary("Add", scores, hidden)
-    return c.emit("Softmax", [scores], scores.shape, axis=scores.rank - 1)
+    steps, others = scores.shape[-2:]
+    causal = c.layer.keywords.get("use_causal_mask") is True or c.get("causal", False)
+    seen = (np.arange(others) <= np.arange(steps)[:, None]).astype(np.float32)
+    if mask is not None:
+        mask = c.binary("Mul", mask, seen) if causal else mask
+        scores = hidden(c, scores, mask)
+    elif causal:
+        scores = c.binary("Add", scores, np.where(seen > 0, np.float32(0), np.float32(-HIDDEN)))
+    shares = c.emit("Softmax", [scores], scores.shape, axis=scores.rank - 1)
+    return c.binary("Mul", shares, mask) if mask is not None and _gives_nothing(c) else shares
+
+
+def _gives_nothing(c: LayerContext) -> bool:
+    """Whether a step that sees none gets zeros: where Keras 3 has its Softmax, not TensorFlow's, in projected heads."""
+    scores = c.layer.keywords.get("return_attention_scores") is True
+    return c.layer.keras >= 3 and c.layer.kind not in UNPROJECTED and (scores or bool(c.get("dropout", 0)))
+
+
+def _attention_mask(c: LayerContext, inputs: Sequence[Value], scores: Value) -> Value | None:
+    """[1, heads or 1, steps or 1, others]: what all masks of the inputs, and the call's own, let a step see."""
+    steps, others = scores.shape[-2:]
+    found: list[Value | np.ndarray] = []
+    own = c.attention_mask
+    if own is not None:
+        axes = len(own.shape)
+        if axes not in (3, 4) or own.shape[0] != 1:
+            raise Refused(f"its attention_mask {list(own.shape)}; [batch, steps, others] is supported")
+        shape = own.shape if axes == 4 else (1, 1, *own.shape[1:])
+        found.append(c.reshape(own, shape) if isinstance(own, Value) else own.reshape(shape))
+    places = _places(c, inputs)
+    for name, mask in zip((places[i] for i in range(len(inputs))), c.masks, strict=True):
+        if mask is None:
+            continue
+        count = steps if name == "query" else others
+        if mask.shape != (1, count):
+            raise Refused(f"a mask {list(mask.shape)} for {count} steps of its {name}")
+        found.append(c.reshape(mask, (1, 1, count, 1) if name == "query" else (1, 1, 1, count)))
+    if not found:
+        return None
+    made = both(c, found)
+    return made if isinstance(made, Value) else c.emit("Identity", [made], made.shape)
 
 
 def attention(c: LayerContext, inputs: Sequence[Value]) -> list[Value]:
@@ -204,8 +247,16 @@ def _sum_of_tanh(c: LayerContext, x: Value, scale: np.ndarray | None) -> Value:
 
 
 def _attended(c: LayerContext, scores: Value, value: Value) -> list[Value]:
-    shares = _shares(c, scores)
-    made = c.emit("MatMul", [shares, value], (1, scores.shape[1], value.shape[2]))
+    """Keras subtracts 1e9 from scores that are hidden; what the query's mask hides is zero."""
+    query_mask, value_mask, *_ = (*c.masks, None, None)
+    steps, others = scores.shape[-2:]
+    for mask, count in ((query_mask, steps), (value_mask, others)):
+        if mask is not None and mask.shape != (1, count):
+            raise Refused(f"a mask {list(mask.shape)} for {count} steps")
+    shares = _shares(c, scores, None if value_mask is None else c.reshape(value_mask, (1, 1, others)))
+    made = c.emit("MatMul", [shares, value], (1, steps, value.shape[2]))
+    if query_mask is not None:
+        made = c.binary("Mul", made, c.reshape(query_mask, (1, steps, 1)))
     return [made, shares] if c.layer.keywords.get("return_attention_scores") is True else [made]
 
 

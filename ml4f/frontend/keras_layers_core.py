@@ -10,6 +10,7 @@ import onnx
 
 from ml4f.frontend.keras_activations import activate
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
+from ml4f.frontend.keras_masks import masking
 
 NORMALIZATION_EPSILON = 1e-7
 """Keras's epsilon(): the least standard deviation that the layer Normalization divides by."""
@@ -233,6 +234,7 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "Concatenate": _concatenate,
     "Dot": _dot,
     "Embedding": _embedding,
+    "Masking": masking,
     **dict.fromkeys(TRAINING_ONLY, identity),
 }
 """Keras class → translation."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 from ml4f.frontend.keras_layers_conv import spatial_input, window_extents, window_pads
 
@@ -32,12 +34,25 @@ def global_pooling(op_type: str, rank: int) -> Callable[[LayerContext, Sequence[
 
     def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
         x, first = spatial_input(c, inputs, rank)
-        y = c.emit(op_type, [x], (*x.shape[:2], *(1,) * rank))
+        if c.mask is not None and op_type == "GlobalAveragePool" and rank == 1:
+            y = _masked_mean(c, x, c.mask)
+        else:
+            y = c.emit(op_type, [x], (*x.shape[:2], *(1,) * rank))
         if c.get("keepdims", False):
             return c.from_channels_first(y, first)
         return c.reshape(y, x.shape[:2])
 
     return translate
+
+
+def _masked_mean(c: LayerContext, x: Value, mask: Value) -> Value:
+    """[1, channels, 1]: over the steps that count."""
+    if mask.shape != (1, x.shape[2]):
+        raise Refused(f"a mask {list(mask.shape)} for {x.shape[2]} steps")
+    axes = np.array([2], dtype=np.int64)
+    weights = c.reshape(mask, (1, 1, x.shape[2]))
+    total = c.emit("ReduceSum", [c.binary("Mul", x, weights), axes], (*x.shape[:2], 1), keepdims=1)
+    return c.binary("Div", total, c.emit("ReduceSum", [weights, axes], (1, 1, 1), keepdims=1))
 
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {

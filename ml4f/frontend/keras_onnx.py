@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 
 from ml4f.errors import Ml4fError, UnsupportedError
@@ -17,11 +18,13 @@ from ml4f.frontend import (
     keras_layers_pool,
     keras_layers_recurrent,
     keras_layers_shape,
+    keras_layers_wrappers,
+    keras_masks,
     keras_operations,
 )
 from ml4f.frontend.free_shapes import FreeShapes
 from ml4f.frontend.keras_builder import GraphBuilder, LayerContext, Refused, Value
-from ml4f.frontend.keras_graph import OPERATION_CLASSES, Call, Graph, read_graph, type_name
+from ml4f.frontend.keras_graph import OPERATION_CLASSES, Argument, Call, Graph, read_graph, type_name
 from ml4f.frontend.keras_weights import KerasFile
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]] = {
@@ -32,13 +35,16 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]
     **keras_layers_pool.LAYERS,
     **keras_layers_shape.LAYERS,
     **keras_layers_recurrent.LAYERS,
+    **keras_layers_wrappers.LAYERS,
     **keras_activations.LAYERS,
 }
 """Keras class → the function that translates its layers."""
 TRAINED = ("BatchNormalization", *keras_layers_core.TRAINING_ONLY)
 """Layers that compute something else in training."""
-MASKS = ("Masking",)
-"""Layers that hide some steps from those behind them."""
+KEYWORDS = frozenset(
+    {"args", "training", "initial_state", "use_causal_mask", "return_attention_scores", *keras_masks.ARGUMENTS}
+)
+"""Arguments of a layer's call that are heeded, besides tensors."""
 
 
 def keras_to_onnx(file: KerasFile, subject: str, shapes: FreeShapes | None = None) -> tuple[onnx.ModelProto, list[str]]:
@@ -58,6 +64,7 @@ class _Translation:
         self.builder = GraphBuilder()
         self.values: dict[int, Value | None] = {}
         """By the tensor's number; None behind a layer that is not supported."""
+        self.masks = keras_masks.MaskTable(graph.calls)
         self.problems: dict[str, None] = {}
 
     def run(self) -> onnx.ModelProto:
@@ -87,9 +94,6 @@ class _Translation:
         known = [self.values.get(argument) for argument in call.arguments if isinstance(argument, int)]
         shapes = ", ".join(str(list(value.shape)) for value in known if value is not None) or "unknown"
         label = f"layer '{'/'.join(layer.path)}' ({layer.kind}), input {shapes}"
-        if layer.kind in MASKS or (layer.kind == "Embedding" and layer.config.get("mask_zero")):
-            self.refuse(label, "steps that are masked away are not supported; give every sequence its full length")
-            return nothing
         if layer.kind == "Lambda":
             self.refuse(label, "a Lambda layer's code is not read; write it with layers that Keras has")
             return nothing
@@ -109,15 +113,17 @@ class _Translation:
         if problem:
             self.refuse(label, problem)
             return nothing
-        context = LayerContext(self.builder, layer, self.file.weights, self.subject, self.graph.notes, call.names)
         self.note_precision(layer.config)
         since = len(self.builder.nodes)
         try:
+            context, inputs = self.context(call)
             made = translate(context)
-            first, *others = made if isinstance(made, list) else [made]
-            outputs = [self.builder.rename(first, context.path, since), *others][: len(call.outputs)]
+            made = made if isinstance(made, list) else [made]
+            named = self.builder.rename(made[0], context.path, since)
+            outputs = [named if value == made[0] else value for value in made][: len(call.outputs)]
             if len(outputs) < len(call.outputs):
                 raise Refused(f"output {len(call.outputs)} of it is read, it has {len(outputs)}")
+            self.masks.after(call, context, inputs)
             return [*outputs]
         except Refused as problem:
             self.refuse(label, str(problem))
@@ -128,15 +134,44 @@ class _Translation:
                 f"{self.subject}: {label}: its configuration is inconsistent ({detail}); save the model again"
             ) from None
 
+    def operand(self, argument: Argument) -> Value | float | np.ndarray | None:
+        """What a call's argument is; None for what could not be translated."""
+        return self.values.get(argument) if isinstance(argument, int) else argument
+
+    def context(self, call: Call) -> tuple[LayerContext, list[Value]]:
+        """For a call: its layer's context, with masks for its tensors, and these tensors."""
+        layer = call.layer
+        context = LayerContext(self.builder, layer, self.file.weights, self.subject, self.graph.notes)
+        given = list(zip(call.arguments, call.names, strict=True))
+        if keras_operations.operation_of(layer) is not None:
+            context.names = call.names
+            return context, []
+        unknown = [name for name, value in layer.keywords.items() if name not in KEYWORDS and value and _plain(value)]
+        if unknown:
+            raise Refused(
+                f"it is called with {unknown[0]}={str(layer.keywords[unknown[0]])[:80]}, which ml4f does not know"
+            )
+        tensors = [(a, name, self.operand(a)) for a, name in given if name not in keras_masks.ARGUMENTS]
+        tensors = [(a, name, value) for a, name, value in tensors if isinstance(value, Value)]
+        context.names = tuple(name for _, name, _ in tensors)
+        context.masks = tuple(self.masks.of(a) for a, _, _ in tensors)
+        named = {key: [self.operand(a) for a, name in given if name == key] for key in keras_masks.ARGUMENTS}
+        keras_masks.given_masks(context, named)
+        return context, [value for _, _, value in tensors]
+
     def translation(self, call: Call) -> Callable[[LayerContext], Value | list[Value]] | None:
         """What translates a layer, or an operation such as `x + y`; None if there is nothing."""
         layer = call.layer
-        operands = [self.values.get(a) if isinstance(a, int) else a for a in call.arguments]
+        operands = [self.operand(a) for a in call.arguments]
         operation = keras_operations.operation_of(layer)
         if operation is not None:
             return lambda context: operation(context, [v for v in operands if v is not None])
         if layer.kind in LAYERS and not keras_operations.is_operation(layer):
-            inputs = [v for v in operands if isinstance(v, Value)]
+            inputs = [
+                v
+                for v, name in zip(operands, call.names, strict=True)
+                if isinstance(v, Value) and name not in keras_masks.ARGUMENTS
+            ]
             return lambda context: LAYERS[layer.kind](context, inputs)
         return None
 
@@ -169,6 +204,14 @@ def _call_problem(call: Call) -> str:
     """Why a call cannot be translated, whatever its layer computes; "" if it can."""
     if call.layer.keywords.get("training") is True and _is_random_or_trained(call.layer.kind, call.layer.config):
         return "it is called with training=True, as in training; build the model with training=False"
-    if "mask" in call.names or "attention_mask" in call.names:
-        return "it is called with a mask, which is not supported; give every sequence its full length"
     return ""
+
+
+def _plain(value: Any) -> bool:
+    """Whether an argument of a call is, or has in it, what is not a tensor."""
+    if isinstance(value, dict):
+        return value.get("class_name") != "__keras_tensor__"
+    if isinstance(value, list):
+        reference = len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int)
+        return not reference and any(_plain(inner) for inner in value)
+    return value is not None

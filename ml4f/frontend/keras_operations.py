@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ml4f.frontend import keras_activations as activations
-from ml4f.frontend import keras_operations_tensors
+from ml4f.frontend import keras_operations_logic, keras_operations_tensors
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 from ml4f.frontend.keras_graph import OPERATION_CLASSES, Layer
+from ml4f.frontend.keras_operations_logic import number, operands_of, reduced_axes
 
-Operand = Value | float
+Operand = Value | float | np.ndarray
 Operation = Callable[[LayerContext, Sequence[Operand]], Value | list[Value]]
 
 OPERATION_MODULES = ("keras.src.ops", "keras.src.activations")
@@ -32,13 +33,12 @@ def is_operation(layer: Layer) -> bool:
 def operation_of(layer: Layer) -> Operation | None:
     """The translation of a function; None for layers, and for functions that are not supported.
 
-    .h5 files do not tell the module: there a function is what has neither a data type nor "trainable" in its
-    configuration.
+    .h5 files do not tell the module: there a function is what has no "trainable" in its configuration.
     """
     if layer.kind in OPERATION_CLASSES:
         function = TENSORFLOW_FUNCTIONS.get(str(layer.config.get("function")))
         return None if function is None else _with_keywords(function)
-    bare = layer.keras >= 3 and not layer.module and not {"dtype", "trainable"} & layer.config.keys()
+    bare = layer.keras >= 3 and not layer.module and "trainable" not in layer.config
     return OPERATIONS.get(layer.kind) if is_operation(layer) or bare else None
 
 
@@ -60,17 +60,24 @@ def _tensor(operands: Sequence[Operand]) -> Value:
 
 
 def _unary(function: Callable[[LayerContext, Value], Value]) -> Operation:
+    """Of numbers."""
+    return lambda c, operands: function(c, _number(c, operands))
+
+
+def _moved(function: Callable[[LayerContext, Value], Value]) -> Operation:
+    """Of elements of any type."""
     return lambda c, operands: function(c, _tensor(operands))
+
+
+def _number(c: LayerContext, operands: Sequence[Operand]) -> Value:
+    x = number(c, _tensor(operands))
+    assert isinstance(x, Value)
+    return x
 
 
 def _binary(op_type: str) -> Operation:
     def translate(c: LayerContext, operands: Sequence[Operand]) -> Value:
-        if len(operands) != 2:
-            raise Refused(f"it has {len(operands)} operands in the file, two are needed")
-        x, y = operands
-        ranks = [v.rank for v in operands if isinstance(v, Value)]
-        if len(ranks) == 2 and ranks[0] != ranks[1] and min(ranks) > 1:
-            raise Refused(f"operands with {ranks[0]} and {ranks[1]} dimensions")
+        x, y = operands_of([number(c, v) for v in operands], 2)
         return c.binary(op_type, x, y)
 
     return translate
@@ -124,13 +131,7 @@ def _clip(c: LayerContext, x: Value) -> Value:
 
 def _reduce(op_type: str) -> Callable[[LayerContext, Value], Value]:
     def translate(c: LayerContext, x: Value) -> Value:
-        axis = c.get("axis")
-        if axis is None:
-            raise Refused("over all dimensions, the batch too")
-        axes = sorted({int(a) % x.rank for a in (axis if isinstance(axis, list) else [axis])})
-        keep = bool(c.get("keepdims", False))
-        if 0 in axes:
-            raise Refused("over the batch")
+        axes, keep = reduced_axes(c, x), bool(c.get("keepdims", False))
         shape = [1 if a in axes else n for a, n in enumerate(x.shape) if keep or a not in axes]
         return c.emit(op_type, [x, np.array(axes, dtype=np.int64)], shape, keepdims=int(keep))
 
@@ -227,10 +228,10 @@ OPERATIONS: dict[str, Operation] = {
     "Min": _unary(_reduce("ReduceMin")),
     "Power": _binary("Pow"),
     "Rsqrt": _unary(_inverse_root),
-    "Reshape": _unary(_reshape),
-    "Transpose": _unary(_transpose),
-    "ExpandDims": _unary(_expand_dims),
-    "Squeeze": _unary(_squeeze),
+    "Reshape": _moved(_reshape),
+    "Transpose": _moved(_transpose),
+    "ExpandDims": _moved(_expand_dims),
+    "Squeeze": _moved(_squeeze),
     "Concatenate": _concatenate,
     "Relu": _unary(_relu),
     "ReLU": _unary(_relu),
@@ -251,6 +252,7 @@ OPERATIONS: dict[str, Operation] = {
     "Mish": _named("mish"),
     "Softmax": _unary(_softmax),
     **keras_operations_tensors.OPERATIONS,
+    **keras_operations_logic.OPERATIONS,
 }
 """Class of a Keras 3 operation → translation."""
 
@@ -301,5 +303,6 @@ TENSORFLOW_FUNCTIONS: dict[str, Operation] = {
     "nn.sigmoid": OPERATIONS["Sigmoid"],
     "nn.tanh": OPERATIONS["Tanh"],
     **keras_operations_tensors.TENSORFLOW_FUNCTIONS,
+    **keras_operations_logic.TENSORFLOW_FUNCTIONS,
 }
 """Name of a TensorFlow function, as TFOpLambda stores it → translation."""

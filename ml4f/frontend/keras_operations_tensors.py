@@ -1,4 +1,4 @@
-"""Operations of functional models that pick, choose and multiply: slices, splits, comparisons, selections, products."""
+"""Operations of functional models that pick and multiply: slices, splits, products of tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 
-Operand = Value | float
+Operand = Value | float | np.ndarray
 Made = Value | list[Value]
 
 
@@ -118,30 +118,6 @@ def split(c: LayerContext, operands: Sequence[Operand]) -> list[Value]:
     return parts
 
 
-def _aligned(operands: Sequence[Operand], count: int) -> list[Value | np.ndarray]:
-    ranks = {v.rank for v in operands if isinstance(v, Value) and v.rank > 1}
-    if len(operands) != count or len(ranks) > 1:
-        raise Refused(f"{len(operands)} operands of {sorted(ranks)} dimensions")
-    return [v if isinstance(v, Value) else np.asarray(v, dtype=np.float32) for v in operands]
-
-
-def compared(op_type: str, negated: bool = False) -> Callable[[LayerContext, Sequence[Operand]], Value]:
-    """A boolean tensor."""
-
-    def translate(c: LayerContext, operands: Sequence[Operand]) -> Value:
-        both = _aligned(operands, 2)
-        made = c.emit(op_type, both, np.broadcast_shapes(*(v.shape for v in both)))
-        return c.emit("Not", [made], made.shape) if negated else made
-
-    return translate
-
-
-def where(c: LayerContext, operands: Sequence[Operand]) -> Value:
-    """Elements of the second operand where the first is true, else of the third."""
-    three = _aligned(operands, 3)
-    return c.emit("Where", three, np.broadcast_shapes(*(v.shape for v in three)))
-
-
 def matmul(c: LayerContext, operands: Sequence[Operand]) -> Value:
     """Products of matrices, for each index of the dimensions before."""
     x, y = operands if len(operands) == 2 else (None, None)
@@ -160,25 +136,15 @@ def _turned(c: LayerContext, x: Value, wanted: bool) -> Value:
 
 
 OPERATIONS: dict[str, Callable[[LayerContext, Sequence[Operand]], Made]] = {
-    "Equal": compared("Equal"),
     "GetItem": get_item,
-    "Greater": compared("Greater"),
-    "GreaterEqual": compared("GreaterOrEqual"),
-    "Less": compared("Less"),
-    "LessEqual": compared("LessOrEqual"),
     "Matmul": matmul,
-    "NotEqual": compared("Equal", negated=True),
     "Split": split,
-    "Where": where,
 }
 """Class of a Keras 3 operation → translation."""
 
 TENSORFLOW_FUNCTIONS: dict[str, Callable[[LayerContext, Sequence[Operand]], Made]] = {
     "__operators__.getitem": get_item,
     "linalg.matmul": matmul,
-    "math.greater": compared("Greater"),
-    "math.less": compared("Less"),
     "split": split,
-    "where": where,
 }
 """Name of a TensorFlow function → translation."""

@@ -337,7 +337,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 
 def test_every_unsupported_layer_is_named(tmp_path: Path) -> None:
     layers = dense_layers()
-    layers.insert(1, ("Masking", {"name": "norm"}, []))
+    layers.insert(1, ("TextVectorization", {"name": "norm"}, []))
     layers.insert(2, ("Lambda", {"name": "trick", "function": ["code", None, None]}, []))
     layers.insert(3, ("MyOwnLayer", {"name": "own"}, []))
     layers.append(("Dense", {"name": "last", "units": 2, "activation": "wobble"}, [np.eye(2, dtype=np.float32), X[:2]]))
@@ -345,7 +345,7 @@ def test_every_unsupported_layer_is_named(tmp_path: Path) -> None:
         load_model(write_h5(tmp_path / "m.h5", layers))
     problems = caught.value.problems
     assert [problem.split("'")[1] for problem in problems] == ["norm", "trick", "own"]
-    assert "Masking" in problems[0] and "[1, 3]" in problems[0]
+    assert "TextVectorization" in problems[0] and "[1, 3]" in problems[0]
     assert "Lambda" in problems[1]
     del layers[1:4]
     assert "there is no activation 'wobble'" in message(write_h5(tmp_path / "n.h5", layers))

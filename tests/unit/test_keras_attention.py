@@ -112,12 +112,3 @@ def test_training_makes_no_difference_to_a_recurrent_layer_without_dropout(tmp_p
     model = keras.Model(x, keras.layers.GRU(3)(x, training=True))
     model.save(tmp_path / "plain.keras")
     load_model(tmp_path / "plain.keras")
-
-
-def test_a_call_with_a_mask_is_refused(tmp_path: Path) -> None:
-    keras = pytest.importorskip("keras")
-    x, seen = keras.Input((5, 4)), keras.Input((5, 5))
-    y = keras.layers.MultiHeadAttention(2, 3)(x, x, attention_mask=seen)
-    keras.Model([x, seen], y).save(tmp_path / "masked.keras")
-    with pytest.raises(UnsupportedError, match="called with a mask"):
-        load_model(tmp_path / "masked.keras")
