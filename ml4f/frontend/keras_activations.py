@@ -77,23 +77,23 @@ def _tanh_shrink(c: LayerContext, x: Value) -> Value:
     return c.binary("Sub", x, c.pointwise("Tanh", x))
 
 
-def _square_plus(c: LayerContext, x: Value) -> Value:
-    """(x + sqrt(x * x + 4)) / 2."""
-    root = c.pointwise("Sqrt", c.binary("Add", c.binary("Mul", x, x), 4.0))
+def square_plus(c: LayerContext, x: Value, b: float = 4.0) -> Value:
+    """(x + sqrt(x * x + b)) / 2."""
+    root = c.pointwise("Sqrt", c.binary("Add", c.binary("Mul", x, x), b))
     return c.binary("Mul", c.binary("Add", x, root), 0.5)
 
 
-def _soft_shrink(c: LayerContext, x: Value) -> Value:
-    """max(x - 0.5, 0) - max(-x - 0.5, 0)."""
-    above = c.pointwise("Relu", c.binary("Sub", x, 0.5))
-    below = c.pointwise("Relu", c.binary("Sub", -0.5, x))
+def soft_shrink(c: LayerContext, x: Value, threshold: float = 0.5) -> Value:
+    """max(x - threshold, 0) - max(-x - threshold, 0)."""
+    above = c.pointwise("Relu", c.binary("Sub", x, threshold))
+    below = c.pointwise("Relu", c.binary("Sub", -threshold, x))
     return c.binary("Sub", above, below)
 
 
-def _hard_shrink(c: LayerContext, x: Value) -> Value:
-    """x where its size is above 0.5, else 0."""
-    above = c.pointwise("ThresholdedRelu", x, alpha=0.5)
-    below = c.pointwise("ThresholdedRelu", c.pointwise("Neg", x), alpha=0.5)
+def hard_shrink(c: LayerContext, x: Value, threshold: float = 0.5) -> Value:
+    """x where its size is above the threshold, else 0."""
+    above = c.pointwise("ThresholdedRelu", x, alpha=threshold)
+    below = c.pointwise("ThresholdedRelu", c.pointwise("Neg", x), alpha=threshold)
     return c.binary("Sub", above, below)
 
 
@@ -136,13 +136,13 @@ ACTIVATIONS: dict[str, Activation] = {
     "hard_tanh": lambda c, x: _clip(c, x, -1.0, 1.0),
     "tanh": simple("Tanh"),
     "tanh_shrink": _tanh_shrink,
-    "soft_shrink": _soft_shrink,
-    "hard_shrink": _hard_shrink,
+    "soft_shrink": soft_shrink,
+    "hard_shrink": hard_shrink,
     "sparse_plus": _sparse_plus,
     "sparse_sigmoid": simple("HardSigmoid", alpha=0.5, beta=0.5),
     "softplus": simple("Softplus"),
     "softsign": simple("Softsign"),
-    "squareplus": _square_plus,
+    "squareplus": square_plus,
     "silu": silu,
     "swish": silu,
     "gelu": simple("Gelu", approximate="none"),

@@ -39,8 +39,11 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]
     **keras_activations.LAYERS,
 }
 """Keras class → the function that translates its layers."""
-TRAINED = ("BatchNormalization", *keras_layers_core.TRAINING_ONLY)
-"""Layers that compute something else in training."""
+TRAINED = (
+    "BatchNormalization",
+    *(name for name in keras_layers_core.TRAINING_ONLY if name not in keras_layers_core.PICTURES_IN_TRAINING),
+)
+"""Layers that compute something else in training; Keras 3 calls those for pictures with training=True unless told."""
 KEYWORDS = frozenset(
     {"args", "training", "initial_state", "use_causal_mask", "return_attention_scores", *keras_masks.ARGUMENTS}
 )
@@ -78,11 +81,12 @@ class _Translation:
         if self.problems:
             raise UnsupportedError(self.subject, list(self.problems))
         outputs = [value for number in self.graph.outputs if (value := self.values[number]) is not None]
-        taken = {value.name for value in inputs}
+        taken = {value.name for value in inputs} | self.builder.constants.keys()
         for index, value in enumerate(outputs):
-            if value.name in taken:
+            if value.name in taken or self.builder.type_of(value) != onnx.TensorProto.FLOAT:
+                attributes = {"to": onnx.TensorProto.FLOAT}
                 outputs[index] = self.builder.node(
-                    "Identity", [value.name], "output", value.shape, "output", "Identity", {}
+                    "Cast", [value.name], "output", value.shape, "output", "Cast", attributes
                 )
             taken.add(outputs[index].name)
         return self.builder.model(self.graph.name, inputs, outputs)

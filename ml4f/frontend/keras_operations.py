@@ -14,10 +14,15 @@ from typing import Any
 import numpy as np
 
 from ml4f.frontend import keras_activations as activations
-from ml4f.frontend import keras_operations_logic, keras_operations_tensors
+from ml4f.frontend import (
+    keras_operations_logic,
+    keras_operations_math,
+    keras_operations_shapes,
+    keras_operations_tensors,
+)
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
 from ml4f.frontend.keras_graph import OPERATION_CLASSES, Layer
-from ml4f.frontend.keras_operations_logic import number, operands_of, reduced_axes
+from ml4f.frontend.keras_operations_logic import number, operands_of
 
 Operand = Value | float | np.ndarray
 Operation = Callable[[LayerContext, Sequence[Operand]], Value | list[Value]]
@@ -129,15 +134,6 @@ def _clip(c: LayerContext, x: Value) -> Value:
     return c.emit("Clip", [x, *bounds], x.shape)
 
 
-def _reduce(op_type: str) -> Callable[[LayerContext, Value], Value]:
-    def translate(c: LayerContext, x: Value) -> Value:
-        axes, keep = reduced_axes(c, x), bool(c.get("keepdims", False))
-        shape = [1 if a in axes else n for a, n in enumerate(x.shape) if keep or a not in axes]
-        return c.emit(op_type, [x, np.array(axes, dtype=np.int64)], shape, keepdims=int(keep))
-
-    return translate
-
-
 def _reshape(c: LayerContext, x: Value) -> Value:
     """The first extent is the batch, whatever the file says it is."""
     given = c.get("newshape", c.get("shape"))
@@ -178,11 +174,22 @@ def _squeeze(c: LayerContext, x: Value) -> Value:
 
 
 def _concatenate(c: LayerContext, operands: Sequence[Operand]) -> Value:
+    """Tensors, and constants with a batch of 1."""
     from ml4f.frontend.keras_layers_core import LAYERS
 
-    if not all(isinstance(v, Value) for v in operands):
-        raise Refused("constants among its operands")
-    return LAYERS["Concatenate"](c, [v for v in operands if isinstance(v, Value)])
+    parts: list[Value] = []
+    kinds = {c.graph.type_of(v) for v in operands if isinstance(v, Value)}
+    for v in operands:
+        v = number(c, v) if len(kinds) > 1 else v
+        if not isinstance(v, Value):
+            array = np.asarray(v, dtype=np.float32)
+            if not array.shape or array.shape[0] != 1 or not kinds <= {1}:
+                raise Refused(f"a constant {list(array.shape)} among its operands; one with a batch of 1 is supported")
+            v = c.constant(array)
+        parts.append(v)
+    made = LAYERS["Concatenate"](c, parts)
+    assert isinstance(made, Value)
+    return made
 
 
 ELEMENTWISE = {
@@ -222,10 +229,6 @@ OPERATIONS: dict[str, Operation] = {
     "Abs": _unary(activations.simple("Abs")),
     "Square": _unary(_square),
     "Clip": _unary(_clip),
-    "Mean": _unary(_reduce("ReduceMean")),
-    "Sum": _unary(_reduce("ReduceSum")),
-    "Max": _unary(_reduce("ReduceMax")),
-    "Min": _unary(_reduce("ReduceMin")),
     "Power": _binary("Pow"),
     "Rsqrt": _unary(_inverse_root),
     "Reshape": _moved(_reshape),
@@ -253,6 +256,8 @@ OPERATIONS: dict[str, Operation] = {
     "Softmax": _unary(_softmax),
     **keras_operations_tensors.OPERATIONS,
     **keras_operations_logic.OPERATIONS,
+    **keras_operations_math.OPERATIONS,
+    **keras_operations_shapes.OPERATIONS,
 }
 """Class of a Keras 3 operation → translation."""
 
@@ -271,10 +276,6 @@ TENSORFLOW_FUNCTIONS: dict[str, Operation] = {
     "math.log": OPERATIONS["Log"],
     "math.sqrt": OPERATIONS["Sqrt"],
     "math.square": OPERATIONS["Square"],
-    "math.reduce_mean": OPERATIONS["Mean"],
-    "math.reduce_sum": OPERATIONS["Sum"],
-    "math.reduce_max": OPERATIONS["Max"],
-    "math.reduce_min": OPERATIONS["Min"],
     "math.rsqrt": OPERATIONS["Rsqrt"],
     "math.pow": OPERATIONS["Power"],
     "math.erf": OPERATIONS["Erf"],
@@ -304,5 +305,7 @@ TENSORFLOW_FUNCTIONS: dict[str, Operation] = {
     "nn.tanh": OPERATIONS["Tanh"],
     **keras_operations_tensors.TENSORFLOW_FUNCTIONS,
     **keras_operations_logic.TENSORFLOW_FUNCTIONS,
+    **keras_operations_math.TENSORFLOW_FUNCTIONS,
+    **keras_operations_shapes.TENSORFLOW_FUNCTIONS,
 }
 """Name of a TensorFlow function, as TFOpLambda stores it → translation."""
