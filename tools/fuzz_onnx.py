@@ -60,20 +60,24 @@ class Wrong(Exception):
     """A result that differs from the reference."""
 
 
-def generate(seed: int, nodes: int, float16: bool = False, infinite: bool = False) -> Graph:
-    """A random graph, the same for a seed."""
+def generate(seed: int, nodes: int, float16: bool = False, infinite: bool = False, wide: bool = False) -> Graph:
+    """A random graph, the same for a seed; `wide`: of layers with many channels."""
     rng = np.random.default_rng(seed)
     opset = int(rng.integers(7, 26))
     infinite = infinite and bool(rng.random() < 0.5)
-    growing = Growing(opset, rng, float16, infinite)
+    growing = Growing(opset, rng, float16, infinite, wide)
     graph = growing.graph
     draw = Draw(opset, rng, graph.values, infinite)
+    draw.wide = wide
     for number in range(int(rng.choice([1, 1, 2, 3]))):
         rank = int(rng.choice([1, 2, 3, 4, 4, 4, 5]))
         shape = [int(n) for n in rng.integers(1, 8 if rank < 4 else 6, rank)]
         if rank > 2 and rng.random() < 0.6:
             shape[0] = 1
-        while np.prod(shape) > 300:
+        if wide:
+            shape = [[1, 24, 12, 12], [1, 32, 40], [4, 120], [1, 300]][int(rng.choice([0, 0, 1, 2, 3]))]
+            shape = [int(rng.integers(1, n + 1)) for n in shape]
+        while np.prod(shape) > (3000 if wide else 300):
             shape[int(np.argmax(shape))] -= 1
         whole = number > 0 and rng.random() < 0.2
         value = np.asarray(rng.integers(0, 4, shape[:2]), np.int64) if whole else draw.floats(*shape)
@@ -236,7 +240,7 @@ def _smaller(graph: Graph) -> list[Graph]:
 def run(seed: int, options: argparse.Namespace, counts: Counter[str]) -> bool:
     """One case; whether it is fine or refused."""
     try:
-        graph = generate(seed, options.nodes, options.options == "float16", options.infinite)
+        graph = generate(seed, options.nodes, options.options == "float16", options.infinite, options.wide)
     except Rejected:
         counts["none"] += 1
         return True
@@ -295,6 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--level", choices=LEVELS, default="nn", help="how far a graph is lowered and executed")
     parser.add_argument("--options", choices=sorted(OPTIONS), default="default", help="of the compiler")
     parser.add_argument("--infinite", action="store_true", help="with infinite, huge and tiny numbers")
+    parser.add_argument("--wide", action="store_true", help="mostly layers, with many channels")
     parser.add_argument("--refusals", action="store_true", help="print what is refused, too")
     parser.add_argument("--traceback", action="store_true", help="of crashes")
     parser.add_argument("--keep", metavar="DIR", help="write failures there")

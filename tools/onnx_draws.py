@@ -38,12 +38,20 @@ REDUCTIONS = words(
 )
 AXIS = ("Softmax", "LogSoftmax", "Hardmax", "LpNormalization")
 
+LAYERS = words(
+    "Add AveragePool BatchNormalization Clip Concat Conv ConvTranspose Gemm GlobalAveragePool LayerNormalization "
+    "MatMul MaxPool Mul Relu Sigmoid Softmax Transpose"
+)
+"""What networks are made of."""
+
 
 class Draw:
     """Draws nodes for a graph of an opset; `values`: of the tensors so far."""
 
     def __init__(self, opset: int, rng: np.random.Generator, values: Mapping[str, Array], infinite: bool = False):
         self.opset = opset
+        self.wide = False
+        """Whether layers are wide, and most nodes of them."""
         self.rng = rng
         self.values = values
         self.infinite = infinite
@@ -153,6 +161,8 @@ class Draw:
         """Any node; raises Rejected where the tensors that there are do not suit it."""
         names = list(DRAWS)
         weights = np.array([DRAWS[name][1] for name in names], float)
+        if self.wide:
+            weights *= [8 if name in LAYERS else 1 for name in names]
         name = names[int(self.rng.choice(len(names), p=weights / weights.sum()))]
         try:
             onnx.defs.get_schema(name, self.opset)
@@ -160,7 +170,7 @@ class Draw:
             raise Rejected("not in this opset") from None
         try:
             return DRAWS[name][0](self, name)
-        except (IndexError, ValueError) as error:  # a tensor without the axes that it should have
+        except (ArithmeticError, IndexError, ValueError) as error:  # a tensor without the axes that it should have
             raise Rejected(str(error)) from None
 
 

@@ -13,6 +13,8 @@ from onnx_graphs import Array, Rejected, Step
 
 MAX_MACS = 30_000
 """Of a layer, so that emulation stays short."""
+WIDE_MACS = 400_000
+"""The same for graphs with many channels."""
 
 # Windows
 
@@ -44,11 +46,11 @@ def conv(d: Draw, op: str) -> Step:
     shape = d.shape(name)
     channels, size = shape[1], shape[2:]
     groups = d.of([g for g in range(1, channels + 1) if channels % g == 0] + [1, 1, channels])
-    filters = groups * d.number(1, 4)
+    filters = groups * d.number(1, max(1, 24 // groups) if d.wide else 4)
     kernel = kernel_of(d, size)
     transposed = op == "ConvTranspose"
     dims = (channels, filters // groups, *kernel) if transposed else (filters, channels // groups, *kernel)
-    if prod(dims) * prod(size) > MAX_MACS:
+    if prod(dims) * prod(size) > (WIDE_MACS if d.wide else MAX_MACS):
         raise Rejected("too large")
     names = [name, *parameters(d, step, dims, 1)]
     if d.chance(0.6):
@@ -118,7 +120,7 @@ def matmul(d: Draw, op: str) -> Step:
         floats = [(n, list(v.shape)) for n, v in d.values.items() if v.dtype.kind == "f"]
         fitting = [n for n, own in floats if own and own[-2:][0] == shape[-1]]
         return d.made(op, [first, d.of(fitting)], {})
-    n = d.number(1, 8)
+    n = d.number(1, 40 if d.wide else 8)
     if d.chance(0.7):
         lead = d.like(shape[:-2]) if len(shape) > 2 and d.chance(0.3) else ()
         weights = (*lead, shape[-1], n) if d.chance(0.9) else (shape[-1],)
@@ -132,7 +134,7 @@ def gemm(d: Draw, op: str) -> Step:
     first = d.tensor("f", 2)
     flip = [d.of([0, 1]), d.of([0, 1])]
     m, k = d.shape(first)[:: -1 if flip[0] else 1]
-    n = d.number(1, 6)
+    n = d.number(1, 40 if d.wide else 6)
     names = [first]
     computed = [x for x, v in d.values.items() if v.dtype.kind == "f" and v.ndim == 2 and v.shape[flip[1]] == k]
     if computed and d.chance(0.4):

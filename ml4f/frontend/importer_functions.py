@@ -103,10 +103,11 @@ def clip(importer: Importer, node: Node, plain: Callable[[Importer, Node], None]
 
 
 def computed_prelu(importer: Importer, node: Node) -> None:
-    """max(x, 0) + slope * min(x, 0)."""
+    """max(x, 0) + slope * x where x < 0."""
     x, slope = node.proto.input
     steps = Steps(importer, node)
-    negative = steps.binary(nn.MulOp, steps.binary(nn.MinOp, x, 0.0), slope)
+    below = steps.activation("step", steps.activation("neg", x))
+    negative = steps.binary(nn.WhereOp, steps.binary(nn.MulOp, x, slope), below)
     steps.binary(nn.AddOp, steps.activation("relu", x), negative, node.proto.output[0])
 
 

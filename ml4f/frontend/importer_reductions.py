@@ -57,8 +57,9 @@ def reduce(importer: Importer, node: Node) -> None:
 
 
 def _log_sum_exp(steps: Steps, x: str, axes: Sequence[int]) -> str:
-    """The maximum is taken out first, so that nothing overflows."""
-    largest = steps.reduce("max", x, axes)
+    """The maximum is taken out first, so that nothing overflows; of infinities the largest number."""
+    bound = float(np.finfo(np.float32).max)
+    largest = steps.activation("clip", steps.reduce("max", x, axes), -bound, bound)
     powers = steps.activation("exp", steps.binary(nn.SubOp, x, largest))
     return steps.binary(nn.AddOp, steps.activation("log", steps.reduce("sum", powers, axes)), largest)
 

@@ -21,6 +21,9 @@ from ml4f.frontend.importer_values import NotSupported, Tensor
 MAX_RUNS = 64
 """Of evenly spaced indices: each is a copy of its own."""
 
+FEW_RUNS = 4
+"""So many copies are cheaper than a product with a matrix, and leave infinities where they are."""
+
 MAX_MATRIX = 1 << 16
 """Elements of the matrix that interpolates along one axis."""
 
@@ -124,8 +127,16 @@ def resize(importer: Importer, node: Node) -> None:
         return
     for axis, (scale, size) in enumerate(zip(scales, sizes, strict=True)):
         if scale != 1 or size not in (None, x.shape[axis]):
-            x = along_axis(importer, x, axis, _matrix(importer, node, x.shape[axis], scale, size))
+            x = _interpolated(importer, x, axis, _matrix(importer, node, x.shape[axis], scale, size))
     importer.result(node.proto.output[0], x)
+
+
+def _interpolated(importer: Importer, x: Tensor, axis: int, matrix: np.ndarray) -> Tensor:
+    """Along an axis; where every new element is an old one, and they are evenly spaced, nothing is computed."""
+    chosen = matrix.argmax(axis=1)
+    if np.array_equal(matrix, np.eye(matrix.shape[1])[chosen]) and len(runs(chosen.tolist())) <= FEW_RUNS:
+        return picked(importer, x, axis, chosen.tolist())
+    return along_axis(importer, x, axis, matrix)
 
 
 def _crop_and_resize(

@@ -129,3 +129,18 @@ def test_one_element_of_many_is_the_first_as_onnx_says(mode: str) -> None:
     }"""
     (y,) = outputs(text.replace("MODE", mode), x, level="nn")
     np.testing.assert_allclose(y, x[..., :1], rtol=1e-5)
+
+
+def test_infinities_stay_what_they_are() -> None:
+    inf = np.float32(np.inf)
+    x = np.array([[1, inf, 0, 2], [-inf, 0, 1, -inf], [-inf, -inf, -inf, -inf]], np.float32)
+    text = """g (float[3,4] x, float[3,4] s) => (float[3] y, float[3,2] z, float[3,4] p) <float[2] c = {1.0, 0.5}> {
+      y = ReduceLogSumExp <axes = [1], keepdims = 0> (x)
+      z = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (x, , c)
+      p = PRelu (x, s)
+    }"""
+    slopes = np.where(x > 0, inf, np.float32(0.5))
+    y, z, p = outputs(text, x, slopes)
+    np.testing.assert_allclose(y, [inf, np.log1p(np.exp(1.0)), -inf], rtol=1e-5)
+    np.testing.assert_array_equal(z, x[:, ::2])
+    np.testing.assert_array_equal(p, np.where(x < 0, x * np.float32(0.5), x))
