@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 COMMANDS = ("compile", "eval", "run", "self-test")
 DEFAULT_MEGAHERTZ = 84.0
 HELP_WIDTH = 100
+LONGEST_LINE = 1000
+"""Characters of a message."""
 
 DESCRIPTION = """\
 Compiles trained neural networks to machine code for Arm Cortex-M4F, M7 and M33 microcontrollers.
@@ -214,7 +216,13 @@ def _report(error: Exception) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"ml4f: {text}", file=sys.stderr)
+    lines = f"ml4f: {text}".splitlines()  # names in files that nobody vouches for may be of any length
+    print("\n".join(_shortened(line) for line in lines), file=sys.stderr)
+
+
+def _shortened(line: str) -> str:
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
 
 
 def _progress(text: str) -> None:

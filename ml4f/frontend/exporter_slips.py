@@ -30,5 +30,6 @@ def mend_exporter_slips(proto: onnx.ModelProto) -> None:
 def unknown_operators(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Nodes of the main graph in ONNX's own domain that no operator set knows: left over from another framework."""
     for node in proto.graph.node:
-        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
+        known = isinstance(node.op_type, str) and onnx.defs.has(node.op_type)  # bytes where it is no text
+        if node.domain in ("", "ai.onnx") and not known:
             yield node

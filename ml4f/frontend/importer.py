@@ -33,6 +33,9 @@ from ml4f.frontend.importer_reading import (
 from ml4f.frontend.importer_types import EXACT, EXACT_OPERATORS, INTEGER_OPERATORS, INTEGER_TYPES, MAX_ELEMENTS, VALUES
 from ml4f.frontend.importer_values import Flattened, NotSupported, Shape, Tensor, Value
 
+INCONSISTENT = (ArithmeticError, AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError)
+"""What handlers raise where attributes, inputs and shapes do not fit together."""
+
 DEFAULT_LIMIT = 10
 """Inputs of whole numbers are tried with numbers below it where no table says better."""
 
@@ -256,7 +259,7 @@ class Importer:
                 raise NotSupported(f"the attribute {unread[0]} is not supported with this value")
             if node.op_type in EXACT_OPERATORS and integers:
                 self.integers.update(node.proto.output)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except INCONSISTENT as error:
             detail = f"{type(error).__name__}: {error}"
             raise NotSupported(f"its attributes, inputs and shapes do not fit together ({detail})") from error
 
@@ -359,6 +362,6 @@ def import_onnx(proto: onnx.ModelProto, name: str) -> ModuleOp:
     """
     try:
         module = Importer(proto, name).run()
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except INCONSISTENT as error:
         raise Ml4fError(f"{name}: the ONNX graph is inconsistent: {type(error).__name__}: {error}") from None
     return module

@@ -91,7 +91,7 @@ def read_graph(config: dict[str, Any], keras: int, subject: str, shapes: FreeSha
     reader = _Reader(keras, subject, shapes or FreeShapes())
     try:
         return reader.model(config)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         detail = f"{type(error).__name__}: {str(error)[:100]}"
         raise Ml4fError(f"{subject}: the model's configuration is inconsistent ({detail}); save it again") from None
 
@@ -255,7 +255,9 @@ class _Reader:
         size = 1
         for n in inner:
             if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-                raise Ml4fError(f"{self.subject}: input '{name}' has the shape {list(shape)}, which makes no sense")
+                raise Ml4fError(
+                    f"{self.subject}: input '{name}' has the shape {str(list(shape))[:80]}, which makes no sense"
+                )
             size *= n
         if size > MAX_ELEMENTS:
             raise Ml4fError(f"{self.subject}: input '{name}' {list(shape)} is too large for a microcontroller")
@@ -465,5 +467,6 @@ def _custom(entry: dict[str, Any]) -> bool:
 def type_name(dtype: Any) -> str:
     """The name of a dtype or of a serialised DTypePolicy."""
     if isinstance(dtype, dict):
-        return str((dtype.get("config") or {}).get("name", "float32"))
+        config = dtype.get("config")
+        return str(config.get("name", "float32")) if isinstance(config, dict) else "float32"
     return str(dtype or "float32")

@@ -132,7 +132,7 @@ class _Translation:
         except Refused as problem:
             self.refuse(label, str(problem))
             return nothing
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             detail = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise Ml4fError(
                 f"{self.subject}: {label}: its configuration is inconsistent ({detail}); save the model again"

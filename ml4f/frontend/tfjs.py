@@ -54,7 +54,10 @@ def _weights(
         for group in groups:
             group = object_of(group, name, "an entry of weightsManifest")
             own = _specifications(group.get("weights"), name)
-            part = b"".join(_shard(path, name, read_shard) for path in group.get("paths", []))
+            paths = group.get("paths", [])
+            if not isinstance(paths, list):
+                raise Ml4fError(f"{name}: the paths of weightsManifest should be a list; save the model again")
+            part = b"".join(_shard(path, name, read_shard) for path in paths)
             specs += own
             data += _exactly(part, own, name)
         return specs, data
@@ -92,7 +95,9 @@ def _specifications(value: Any, name: str) -> list[dict[str, Any]]:
         label = f"the tensor '{spec.get('name')}'"
         checked_shape(spec.get("shape"), name, label)
         if _stored_type(spec) not in TYPES:
-            raise Ml4fError(f"{name}: {label} has the type {_stored_type(spec)}; only float weights are supported")
+            raise Ml4fError(
+                f"{name}: {label} has the type {str(_stored_type(spec))[:40]}; only float weights are supported"
+            )
     return specs
 
 

@@ -19,6 +19,10 @@ INTEGERS = {"INT32": "<i4", "INT64": "<i8", "BOOL": "|b1", "INT16": "<i2", "UINT
 HYBRID = "weights stored as int8 are converted to float32; TensorFlow Lite also rounds what they are multiplied with"
 
 
+ABSENT = -1
+"""The number of an input that an operator does without."""
+
+
 @dataclass(frozen=True, eq=False)
 class TfliteTensor:
     """`values`: of a constant; numbers that were stored as float16 or quantised are float32. `stored`: the type."""
@@ -84,6 +88,11 @@ class _Reader:
             raise Ml4fError(f"{self.name}: the model has more than {MAX_NODES} operators")
         self.file.inputs = _indices(graph.InputsAsNumpy())
         self.file.outputs = _indices(graph.OutputsAsNumpy())
+        ends = (*self.file.inputs, *self.file.outputs)
+        if not all(0 <= index < graph.TensorsLength() for index in ends):
+            raise Ml4fError(
+                f"{self.name}: its inputs or outputs are tensors that do not exist; convert the model again"
+            )
         self.check_ends(graph)
         self.file.tensors = [self.tensor(graph.Tensors(i)) for i in range(graph.TensorsLength())]
         self.file.operators = [self.operator(graph.Operators(i)) for i in range(graph.OperatorsLength())]
@@ -99,7 +108,7 @@ class _Reader:
                 quantization = tensor.Quantization()
                 scaled = quantization is not None and quantization.ScaleLength()
                 if kind != "FLOAT32" and (scaled or kind not in ("INT32", "INT64")):
-                    problems.append(f"{what} '{_text(tensor.Name())}' {_shape(tensor)} is {kind.lower()}")
+                    problems.append(f"{what} '{_text(tensor.Name())[:80]}' {_shape(tensor)} is {kind.lower()}")
         if problems:
             raise UnsupportedError(
                 self.name,
@@ -166,8 +175,8 @@ class _Reader:
             if options is not None:
                 options.Init(table.Bytes, table.Pos)
         inputs, outputs = _indices(operator.InputsAsNumpy()), _indices(operator.OutputsAsNumpy())
-        for index in (*inputs, *outputs):
-            if index >= len(self.file.tensors):
+        for index in (*(i for i in inputs if i != ABSENT), *outputs):
+            if not 0 <= index < len(self.file.tensors):
                 raise Ml4fError(
                     f"{self.name}: {kind} reads tensor {index}, which does not exist; convert the model again"
                 )

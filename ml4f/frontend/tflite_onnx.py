@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -167,7 +168,7 @@ class _Translation:
         except Refused as problem:
             self.problems[f"{label}: {problem}"] = None
             return nothing
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
             detail = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise Ml4fError(
                 f"{self.subject}: {label}: it is inconsistent ({detail}); convert the model again"

@@ -160,6 +160,22 @@ def test_damaged_files_are_errors(keep: int) -> None:
         load_model(bytes(broken), "dense")
 
 
+def test_no_changed_byte_is_a_bug_of_ours() -> None:
+    data = dense()
+    for place in range(len(data)):
+        broken = bytearray(data)
+        broken[place] ^= 0x80 if place % 2 else 0x04
+        with suppress(Ml4fError):
+            load_model(bytes(broken), "dense")
+
+
+def test_ends_that_do_not_exist_are_errors() -> None:
+    writer = Writer()
+    x = writer.tensor("x", [1, 3])
+    with pytest.raises(Ml4fError, match="do not exist"):
+        load_model(writer.bytes([x], [x + 1]), "dense")
+
+
 @pytest.mark.skipif(MODELS is None, reason="no shared models beside the checkout, and ML4F_SHARED is not set")
 def test_every_float_file_gives_the_golden_outputs() -> None:
     assert MODELS is not None
