@@ -54,9 +54,9 @@ def conv2d(
     epilogue: Sequence[Step] = (),
 ) -> Nest:
     """`shape` [H, W, C], `kernel` [KH, KW, C/groups, F], `out` [OH, OW, F], `pads` [top, left, …]."""
-    volume = [(1, *shape), (1, *kernel), (1, *out)]
+    image, weights, result = (1, *shape), (1, *kernel), (1, *out)
     borders = (0, *pads[:2], 0, *pads[2:])
-    return conv3d(*volume, (1, *strides), (1, *dilations), borders, groups, bias, epilogue)
+    return conv3d(image, weights, result, (1, *strides), (1, *dilations), borders, groups, bias, epilogue)
 
 
 def conv3d(
