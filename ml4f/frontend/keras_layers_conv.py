@@ -83,7 +83,7 @@ def _convolve(
     )
 
 
-def _filters_first(kernel: np.ndarray) -> np.ndarray:
+def filters_first(kernel: np.ndarray) -> np.ndarray:
     """[…, channels, filters] as [filters, channels, …]."""
     return np.ascontiguousarray(np.moveaxis(kernel, (-1, -2), (0, 1)))
 
@@ -107,7 +107,7 @@ def convolution(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
         expected += [("bias", (filters,))] if c.get("use_bias", True) else []
         kernel, *bias = c.weights(expected)
         strides, dilations = c.sizes("strides", rank, 1), c.sizes("dilation_rate", rank, 1)
-        y = _convolve(c, x, _filters_first(kernel), bias[0] if bias else None, strides, dilations, groups)
+        y = _convolve(c, x, filters_first(kernel), bias[0] if bias else None, strides, dilations, groups)
         return activate(c, c.from_channels_first(y, first))
 
     return translate
@@ -144,7 +144,7 @@ def separable(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
         strides, dilations = c.sizes("strides", rank, 1), c.sizes("dilation_rate", rank, 1)
         y = _convolve(c, x, _channel_filters(kernel), None, strides, dilations, channels)
         ones = (1,) * rank
-        y = _convolve(c, y, _filters_first(pointwise), bias[0] if bias else None, ones, ones, 1)
+        y = _convolve(c, y, filters_first(pointwise), bias[0] if bias else None, ones, ones, 1)
         return activate(c, c.from_channels_first(y, first))
 
     return translate
@@ -174,7 +174,7 @@ def transposed(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
             extents.append(extent)
         y = c.emit(
             "ConvTranspose",
-            [x, _filters_first(kernel), *bias],
+            [x, filters_first(kernel), *bias],
             (1, filters, *extents),
             kernel_shape=list(window),
             strides=list(strides),

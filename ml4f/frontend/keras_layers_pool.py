@@ -45,6 +45,34 @@ def global_pooling(op_type: str, rank: int) -> Callable[[LayerContext, Sequence[
     return translate
 
 
+def adaptive_pooling(op_type: str, rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
+    """To a given extent along each axis: windows begin at floor(i n / extent) and end at ceil((i + 1) n / extent)."""
+
+    def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
+        x, first = spatial_input(c, inputs, rank)
+        for axis, extent in enumerate(c.sizes("output_size", rank), start=2):
+            x = _along(c, op_type, x, axis, extent)
+        return c.from_channels_first(x, first)
+
+    return translate
+
+
+def _along(c: LayerContext, op_type: str, x: Value, axis: int, extent: int) -> Value:
+    """One axis; a mean of means is one of all elements, as every window is a rectangle."""
+    size = x.shape[axis]
+    rows: list[Value] = []
+    axes = np.array([axis], dtype=np.int64)
+    for index in range(extent):
+        start, end = index * size // extent, -(-(index + 1) * size // extent)
+        shape = [end - start if a == axis else n for a, n in enumerate(x.shape)]
+        ends = [np.array([n], dtype=np.int64) for n in (start, end, axis)]
+        part = x if end - start == size else c.emit("Slice", [x, *ends], shape)
+        shape[axis] = 1
+        rows.append(part if end - start == 1 else c.emit(op_type, [part, axes], shape, keepdims=1))
+    shape = [extent if a == axis else n for a, n in enumerate(x.shape)]
+    return rows[0] if len(rows) == 1 else c.emit("Concat", rows, shape, axis=axis)
+
+
 def _masked_mean(c: LayerContext, x: Value, mask: Value) -> Value:
     """[1, channels, 1]: over the steps that count."""
     if mask.shape != (1, x.shape[2]):
@@ -68,6 +96,8 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "AvgPool1D": pooling("AveragePool", 1),
     "AvgPool2D": pooling("AveragePool", 2),
     "AvgPool3D": pooling("AveragePool", 3),
+    **{f"AdaptiveAveragePooling{rank}D": adaptive_pooling("ReduceMean", rank) for rank in (1, 2, 3)},
+    **{f"AdaptiveMaxPooling{rank}D": adaptive_pooling("ReduceMax", rank) for rank in (1, 2, 3)},
     "GlobalMaxPooling1D": global_pooling("GlobalMaxPool", 1),
     "GlobalMaxPooling2D": global_pooling("GlobalMaxPool", 2),
     "GlobalMaxPooling3D": global_pooling("GlobalMaxPool", 3),

@@ -1,4 +1,4 @@
-"""Keras layers around other layers: Bidirectional and TimeDistributed."""
+"""Keras layers around other layers: Bidirectional, TimeDistributed and SpectralNormalization."""
 
 from __future__ import annotations
 
@@ -90,6 +90,22 @@ def time_distributed(c: LayerContext, inputs: Sequence[Value]) -> Value:
     return c.emit("Concat", results, (1, len(results), *results[0].shape[2:]), axis=1)
 
 
+def spectral_normalization(c: LayerContext, inputs: Sequence[Value]) -> Value | list[Value]:
+    """The layer inside: its kernel is normalised in training, and is stored so."""
+    from ml4f.frontend.keras_onnx import LAYERS
+
+    inner = inner_context(c, c.get("layer"), "layer", "layer")
+    kind = inner.layer.kind
+    if kind not in ("Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Embedding"):
+        raise Refused(f"a {kind[:80]} inside; a dense layer, a convolution or an embedding is supported")
+    if c.layer.keras < 3:
+        raise Refused("of Keras 2; take the layer out of it, with its weights")
+    count = 2 if inner.get("use_bias", kind != "Embedding") else 1
+    stored = c.store.tensors(c.layer)
+    first = next((i for i, tensor in enumerate(stored) if "vector_u" not in tensor.name), 0)
+    return LAYERS[kind](replace(inner, store=PartOf(c.store, c.layer, first, count)), inputs)
+
+
 def _single(made: Value | list[Value]) -> Value:
     if isinstance(made, Value):
         return made
@@ -100,10 +116,11 @@ MAX_STEPS = 64
 """Copies of a layer that TimeDistributed may make."""
 EVERY_STEP_ALIKE = ("Dense", "Activation", "LeakyReLU", "ReLU", "ELU", "Dropout", "Rescaling", "Identity")
 """Layers that treat every row of the last axis alike, whatever stands in front of it."""
-WRAPPERS = ("Bidirectional", "TimeDistributed")
+WRAPPERS = ("Bidirectional", "SpectralNormalization", "TimeDistributed")
 
 LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value | list[Value]]] = {
     "Bidirectional": bidirectional,
+    "SpectralNormalization": spectral_normalization,
     "TimeDistributed": time_distributed,
 }
 """Keras class → translation."""

@@ -70,10 +70,37 @@ def chosen(keras: Any) -> Any:
     return keras.Model(x, [products, tf.where(joined > 0.1, joined, joined * 0.2), uneven[1] * 1.0])
 
 
-BOTH = (volumes, picked, chosen)
+def adaptive(keras: Any) -> Any:
+    """Pools that do not divide their input evenly."""
+    layers = keras.layers
+    x, y = keras.Input((7, 5, 2)), keras.Input((8, 3))
+    outputs = [layers.AdaptiveAveragePooling2D((3, 2))(x), layers.AdaptiveMaxPooling2D(3)(x)]
+    outputs += [layers.AdaptiveMaxPooling1D(5)(y), layers.AdaptiveAveragePooling1D(1)(y)]
+    return keras.Model([x, y], outputs)
+
+
+def conv_lstms(keras: Any) -> Any:
+    """Forwards and backwards, with strides, dilation and without padding; states as outputs."""
+    layers = keras.layers
+    x, y = keras.Input((4, 6, 5, 2)), keras.Input((3, 7, 2))
+    rows = layers.ConvLSTM2D(3, 3, strides=(2, 1), padding="same", return_sequences=True)(x)
+    last = layers.ConvLSTM2D(2, 2, recurrent_activation="hard_sigmoid", use_bias=False)(rows)
+    made = layers.ConvLSTM1D(2, 2, dilation_rate=2, go_backwards=True, return_state=True)(y)
+    return keras.Model([x, y], [rows, last, *made])
+
+
+def spectral(keras: Any) -> Any:
+    """Its kernel is not the one that the layer inside would have."""
+    layers = keras.layers
+    x = keras.Input((6, 5, 2))
+    y = layers.SpectralNormalization(layers.Conv2D(3, 2, activation="relu"))(x)
+    return keras.Model(x, layers.SpectralNormalization(layers.Dense(4, use_bias=False))(y))
+
+
+BOTH = (volumes, picked, chosen, conv_lstms)
 CASES = [
     *((build, kind) for build in BOTH for kind in ("h5", "keras", "keras2.h5")),
-    *((build, kind) for build in (pictures, equations) for kind in ("h5", "keras")),
+    *((build, kind) for build in (pictures, equations, adaptive, spectral) for kind in ("h5", "keras")),
 ]
 
 
