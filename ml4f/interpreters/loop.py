@@ -215,6 +215,8 @@ class _Generator:
             rhs = str(op.immediate.value.data)
         if op.predicate.data == "uno":
             return f"{t} if ({lhs} != {lhs} or {rhs} != {rhs}) else {f}"
+        if op.predicate.data == "hi":
+            return f"{t} if ({lhs} & 0xffffffff) > ({rhs} & 0xffffffff) else {f}"
         return f"{t} if {lhs} {_COMPARE[op.predicate.data]} {rhs} else {f}"
 
 

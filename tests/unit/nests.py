@@ -137,6 +137,17 @@ def shaped_kernel(
     return nest, constants, {"x": h * w * c, "out": oh * ow * filters}, (oh, ow, filters)
 
 
+POOLED_ACTIVATIONS = (("relu", ()), ("clip", (0.0, 0.5)), ("clip", (-0.5, 0.5)))
+ELEMENTWISE_ACTIVATIONS = (
+    ("relu", ()),
+    ("clip", (-1.0, 0.5)),
+    ("clip", (0.0, 0.75)),
+    ("leaky_relu", (0.25,)),
+    ("hard_sigmoid", (0.2, 0.5)),
+    ("hard_swish", ()),
+)
+
+
 def random_pooled(rng: np.random.Generator) -> tuple[ModuleOp, bool]:
     """A random kernel with a pool behind it, and whether it must be fused.
 
@@ -157,7 +168,9 @@ def random_pooled(rng: np.random.Generator) -> tuple[ModuleOp, bool]:
             break
     combine, steps = (
         ("max", "add")[pick(0, 1)],
-        [[], [Step("activation", None, "relu")], [Step("mul", None, "", (0.25,))]][pick(0, 2)],
+        [[], *([Step("activation", None, *act)] for act in POOLED_ACTIVATIONS), [Step("mul", None, "", (0.25,))]][
+            pick(0, 1 + len(POOLED_ACTIVATIONS))
+        ],
     )
     pool = kernels.pool2d(combine, list(shape), kernel, [*out, shape[2]], strides, [1, 1], pads, steps)
     first = {o.role: o.role for o in nest.operands} | {"out": "between"}
@@ -177,7 +190,7 @@ def random_elementwise(rng: np.random.Generator) -> ModuleOp:
     buffers = {"x": sizes["x"], "a": sizes["out"], "out": sizes["out"]}
     calls = [(nest, {o.role: o.role for o in nest.operands} | {"out": "a"})]
     strides, operands, kind = kernels.row_major(shape), {"x": "a", "out": "out"}, pick(0, 3)
-    act = Step("activation", None, *[("relu", ()), ("clip", (-1.0, 0.5)), ("leaky_relu", (0.25,))][pick(0, 2)])
+    act = Step("activation", None, *ELEMENTWISE_ACTIVATIONS[pick(0, len(ELEMENTWISE_ACTIVATIONS) - 1)])
     if kind == 0:
         others = [("scale", [0, 0, 1]), ("offset", [0, 0, 1])]
         for role, _ in others:

@@ -15,7 +15,15 @@ from ml4f.backend.loop.builder import Interleaved
 from ml4f.backend.loop.elementary import ACTIVATIONS, fused_multiply_add, prelu
 
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
-    "clip": [(0.0, 6.0), (-math.inf, 1.5), (-1.0, math.inf), (-math.inf, math.inf)],
+    "clip": [
+        (0.0, 6.0),
+        (-1.5, 0.75),
+        (-1.0, -0.0),
+        (-math.inf, 1.5),
+        (-1.0, math.inf),
+        (0.5, 2.0),
+        (-math.inf, math.inf),
+    ],
     "leaky_relu": [(0.01,), (0.2,), (0.0,)],
     "thresholded_relu": [(1.0,), (0.1,), (-0.5,)],
     "keras_relu": [(math.inf, 0.0, 0.0), (6.0, 0.1, 1.0), (6.0, 0.0, 2.0), (1e9, 0.25, 0.0)],
@@ -139,7 +147,12 @@ class NumpyEmitter:
     def fselect(self, predicate: str, a: Any, b: Any, t: Any, f: Any) -> Any:
         return np.where(COMPARE[predicate](a, b), t, f)
 
-    iselect = fselect
+    def iselect(self, predicate: str, a: Any, b: Any, t: Any, f: Any) -> Any:
+        if predicate == "hi":
+            return np.where(np.asarray(a).view(np.uint32) > np.asarray(b).view(np.uint32), t, f)
+        return self.fselect(predicate, a, b, t, f)
+
+    isel = iselect
 
 
 NUMPY: Any = NumpyEmitter()
@@ -185,6 +198,7 @@ def test_there_are_a_million_samples():
 def test_error_is_below_the_stated_bound(name: str, parameters: tuple[float, ...]):
     info = ACTIVATIONS[name]
     x = SAMPLES[~(SAMPLES > 0)] if name == "exp_nonpositive" else SAMPLES
+    x = x if info.limits(*parameters) is None else x[~np.isnan(x)]  # see the test of NaN
     exact = info.reference(x.astype(np.float64), *parameters)
     with np.errstate(all="ignore"):
         actual = info.emit(NUMPY, x, *parameters)
@@ -236,7 +250,7 @@ def test_integers_are_kept_as_bits():
     np.testing.assert_array_equal(ACTIVATIONS["to_int32"].reference(x).view(np.int32), expected)
 
 
-def test_nan_stays_and_negative_nan_becomes_zero_in_relu():
+def test_nan_stays_and_is_beyond_infinity_where_values_are_limited():
     x = np.array([0x7FC00000, 0xFFC00000], dtype=np.uint32).view(np.float32)
     for name, parameters in CASES:
         with np.errstate(all="ignore"):
@@ -244,8 +258,24 @@ def test_nan_stays_and_negative_nan_becomes_zero_in_relu():
         if name in ("step", "is_nan"):  # comparisons
             assert (actual == (name == "is_nan")).all()
             continue
-        assert np.isnan(actual[0]), name
-        assert actual[1] == 0 if name == "relu" else np.isnan(actual[1]), name
+        low, high = ACTIVATIONS[name].limits(*parameters) or (-math.inf, math.inf)
+        low = 0 if name == "hard_swish" else low  # of what it limits -3 is mapped to
+        assert np.isnan(actual[0]) if high == math.inf else actual[0] == high, name
+        assert np.isnan(actual[1]) if low == -math.inf else actual[1] == low, name
+
+
+def test_limits_are_what_is_done_last():
+    for name, parameters in CASES:
+        info = ACTIVATIONS[name]
+        limits = info.limits(*parameters)
+        if limits is None:
+            assert info.inner is None, name
+            continue
+        x = SAMPLES[~np.isnan(SAMPLES)]
+        with np.errstate(all="ignore"):
+            inner = x if info.inner is None else info.inner(NUMPY, x, *parameters)
+            actual = info.emit(NUMPY, x, *parameters)
+        np.testing.assert_array_equal(actual, np.clip(inner, *(np.float32(v) for v in limits)))
 
 
 def test_power():

@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.candidates import candidates
 from ml4f.backend.loop.channelwise import channelwise_schedules
+from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.fusion import fuse_pool
 from ml4f.backend.loop.nest import Combine, Step
@@ -92,6 +93,25 @@ def test_parameters_of_channels_stay_in_registers_while_rows_go_by():
     code = compile_module(module)
     x = rng.standard_normal(3195).astype(np.float32)
     assert profile(Machine(code.binary), x, code.layout.calls).total < 4.8 * 3195
+
+
+@pytest.mark.parametrize(
+    ("activation", "parameters", "cycles"),
+    [("relu6", (), 6.2), ("clip", (-1.0, 1.0), 7.3), ("hard_sigmoid", (0.2, 0.5), 11), ("leaky_relu", (0.1,), 8)],
+)
+def test_limits_compare_bit_patterns(activation: str, parameters: tuple[float, ...], cycles: float):
+    """Load, one or two cycles for each limit, store: 13 to 17 cycles an element where floats are compared."""
+    rng = np.random.default_rng(0)
+    nest = kernels.elementwise([503], [1], epilogue=[Step("activation", None, activation, parameters)])
+    check(kernel_module(nest, {}, {"x": 503, "out": 503}), LOOP_PASSES, rng, 503)
+    module = kernel_module(nest, {}, {"x": 503, "out": 503})
+    apply(module, *LOOP_PASSES)
+    code = compile_module(module)
+    x = 8 * rng.standard_normal(503).astype(np.float32)
+    machine = Machine(code.binary)
+    expected = ACTIVATIONS[activation].reference(x.astype(np.float64), *parameters)
+    np.testing.assert_allclose(machine.run(x), expected, rtol=1e-6, atol=1e-7)
+    assert profile(machine, x, code.layout.calls).total < cycles * 503
 
 
 def test_sums_are_streamed():

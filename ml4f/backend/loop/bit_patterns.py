@@ -1,21 +1,39 @@
-"""Which kernels never compute with floats, so that their values can stay in core registers as bit patterns."""
+"""Steps that work on bit patterns, and kernels that never compute with floats: values can stay in core registers."""
 
 from __future__ import annotations
 
+from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.backend.loop.nest import Nest, Step
 
 
-def is_relu(step: Step) -> bool:
-    return step.kind == "activation" and step.name == "relu"
+def limits_of(step: Step) -> tuple[float, float] | None:
+    """The range around 0 to which a step limits values at its end; (0, infinity) is a relu."""
+    return ACTIVATIONS[step.name].limits(*step.parameters) if step.kind == "activation" else None
+
+
+def is_limit(step: Step) -> bool:
+    """Whether a step does nothing but to limit values to a range around 0."""
+    return limits_of(step) is not None and ACTIVATIONS[step.name].inner is None
+
+
+def removes_negatives(step: Step) -> bool:
+    """Whether a step makes 0 of negative numbers and keeps the order of others."""
+    limits = limits_of(step)
+    return limits is not None and is_limit(step) and limits[0] == 0
+
+
+def ends_in_core(nest: Nest) -> bool:
+    """Whether results are bit patterns in core registers, which single stores write."""
+    return any(limits_of(step) is not None for step in nest.epilogue[-1:])
 
 
 def keeps_bits(nest: Nest) -> bool:
     """Whether the kernel never computes with floats, so that values can stay in core registers."""
     steps = [s for s in nest.epilogue if not (s.kind == "activation" and s.name == "linear")]
-    if nest.initial not in (0.0, float("-inf")) or not all(is_relu(s) or s.kind == "pool_max" for s in steps):
+    if nest.initial not in (0.0, float("-inf")) or not all(is_limit(s) or s.kind == "pool_max" for s in steps):
         return False
     if nest.combine == "max":
         # Bit patterns order as integers but for negative numbers, all of which a relu makes 0.
-        return nest.nonnegative or any(is_relu(s) for s in steps)
+        return nest.nonnegative or any(removes_negatives(s) for s in steps)
     pools = any(s.kind == "pool_max" for s in steps)
-    return nest.combine == "copy" and (not pools or nest.nonnegative or is_relu(steps[-1]))
+    return nest.combine == "copy" and (not pools or nest.nonnegative or removes_negatives(steps[-1]))

@@ -50,10 +50,17 @@ class ScheduleError(Exception):
 class Interleaved:
     """An emitter over tuples of values: each operation is emitted for every element in turn."""
 
-    def __init__(self, builder: Builder, width: int, constants: dict[float, Value] | None):
+    def __init__(
+        self,
+        builder: Builder,
+        width: int,
+        constants: dict[float, Value] | None,
+        int_constants: dict[int, Value] | None = None,
+    ):
         self._builder = builder
         self._width = width
         self._constants = constants
+        self._int_constants = int_constants if int_constants is not None else {}
 
     def constant(self, x: float) -> Any:
         if self._constants is not None:
@@ -61,6 +68,11 @@ class Interleaved:
                 self._constants[x] = self._builder.constant(x)
             return (self._constants[x],) * self._width
         return (self._builder.constant(x),) * self._width
+
+    def int_constant(self, x: int) -> Any:
+        if x not in self._int_constants:
+            self._int_constants[x] = self._builder.int_constant(x)
+        return (self._int_constants[x],) * self._width
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._builder, name)

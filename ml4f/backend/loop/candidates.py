@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, product
 
-from ml4f.backend.loop.bit_patterns import keeps_bits
+from ml4f.backend.loop.bit_patterns import ends_in_core, keeps_bits
 from ml4f.backend.loop.borders import edge_segments, edge_taps
 from ml4f.backend.loop.channelwise import channelwise_schedules
 from ml4f.backend.loop.elementwise import elementwise_schedules
@@ -120,10 +120,11 @@ class Family:
 
     @property
     def run(self) -> int:
-        """How many neighbouring results a tile has that one multiple store can take; 0 if a relu has them elsewhere."""
-        relu = any(s.kind == "activation" and s.name == "relu" for s in self.nest.epilogue[-1:])
+        """How many neighbouring results a tile has that one multiple store can take; 0 in core registers."""
+        if ends_in_core(self.nest):
+            return 0
         tiles, out = dict(self.tiles), self.nest.by_role["out"].map
-        return 0 if relu else max((n for d, n in tiles.items() if out.coefficient(d) == 1), default=0)
+        return max((n for d, n in tiles.items() if out.coefficient(d) == 1), default=0)
 
     def candidates(self) -> Iterator[Candidate]:
         """Prices two members, or all if they are not alike, and derives the others; nothing if values do not fit."""

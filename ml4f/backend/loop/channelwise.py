@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ml4f.backend.loop.bit_patterns import ends_in_core
 from ml4f.backend.loop.nest import Nest, Schedule
 from ml4f.backend.loop.schedules import mac_schedule, pixel_dims
 
@@ -33,7 +34,7 @@ def channelwise_schedules(nest: Nest) -> Iterator[Schedule]:
         return
     if math.prod(nest.extents[d] for d in pixel_dims(nest)) > FEW_PIXELS:
         return
-    relu = any(s.kind == "activation" and s.name == "relu" for s in nest.epilogue[-1:])
+    relu = ends_in_core(nest)
     stored = () if relu else ("out",)
     for size in (n for n in CHANNELS if n <= nest.extents[channels[0]]):
         for points in (p for p in POINTS if p * size <= MOST_TERMS):

@@ -7,12 +7,14 @@ parameters, never values. Those that need an exponential or a logarithm are in `
 their like in `elementary_trigonometric`.
 
 Where the sign decides, the bit pattern is compared instead of the value: that needs no constant in a register.
-NaN gives NaN, but for `relu` of a NaN whose sign bit is set, which is 0.
+NaN gives NaN, but where values are limited to a range with 0 in it (`limit_bits`): that compares bit patterns, in
+which NaN lies beyond infinity. It becomes the limit on the side of its sign bit, and stays where there is none.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -72,12 +74,18 @@ class ActivationInfo:
     on float64 arrays; `max_ulp` the largest error of `emit` against the reference, in units of the float32 result's
     last place, over all float32; `live` roughly how many float registers it needs at once, hoisted constants aside.
     Parameters are Python floats that are rounded to float32 first, by both.
+
+    `limits(*parameters)` is a range (low, high) to which the result is limited by the last thing that `emit` does, or
+    None; `inner` is what it does before that, or None for nothing. Who wants the result in a core register does the
+    two by himself.
     """
 
     emit: Callable[..., Value]
     reference: Callable[..., np.ndarray]
     max_ulp: float
     live: int
+    limits: Callable[..., tuple[float, float] | None] = lambda *parameters: None
+    inner: Callable[..., Value] | None = None
 
 
 def _linear(e: Emitter, x: Value) -> Value:
@@ -88,11 +96,49 @@ def _relu(e: Emitter, x: Value) -> Value:
     return e.from_bits(e.relu_bits(e.bits(x)))
 
 
+def around_zero(low: float, high: float) -> tuple[float, float] | None:
+    """The range, if `limit_bits` can limit to it."""
+    return (low, high) if low <= 0 <= high else None
+
+
+def limit_bits(e: Emitter, bits: Value, low: float, high: float) -> Value:
+    """The bit pattern of a float limited to a range with 0 in it.
+
+    Unsigned, the patterns of negative numbers grow with the magnitude, beyond those of all others; signed, those of
+    positive numbers do, above those of all others.
+    """
+    if low == 0:
+        bits = e.relu_bits(bits)
+    elif low > -math.inf:
+        lowest = e.int_constant(float_bits(low))
+        bits = e.isel("hi", bits, lowest, lowest, bits)
+    if high < math.inf:
+        highest = e.int_constant(float_bits(high + 0.0))  # -0.0 is no upper limit
+        bits = e.isel("gt", bits, highest, highest, bits)
+    return bits
+
+
+def float_bits(x: float) -> int:
+    """The bit pattern of the nearest float32, as a signed number."""
+    return struct.unpack("<i", struct.pack("<f", x))[0]
+
+
+def _limited(e: Emitter, x: Value, low: float, high: float) -> Value:
+    return e.from_bits(limit_bits(e, e.bits(x), low, high))
+
+
 def _relu6(e: Emitter, x: Value) -> Value:
-    return _clip(e, x, 0.0, 6.0)
+    return _limited(e, x, 0.0, 6.0)
 
 
 def _clip(e: Emitter, x: Value, low: float, high: float) -> Value:
+    if around_zero(low, high):
+        return _limited(e, x, low, high) if low > -math.inf or high < math.inf else x
+    return _between(e, x, low, high)
+
+
+def _between(e: Emitter, x: Value, low: float, high: float) -> Value:
+    """The same by comparing floats."""
     if low > -math.inf:
         x = e.fmax(x, e.constant(low))
     if high < math.inf:
@@ -101,8 +147,8 @@ def _clip(e: Emitter, x: Value, low: float, high: float) -> Value:
 
 
 def prelu(e: Emitter, x: Value, slope: Value) -> Value:
-    """`x` where `x >= 0`, else `slope * x`; without constants."""
-    return e.iselect("ge", e.bits(x), 0, x, e.fmul(x, slope))
+    """`x` where `x >= 0`, else `slope * x`."""
+    return e.iselect("ge", e.bits(x), e.int_constant(0), x, e.fmul(x, slope))
 
 
 def where(e: Emitter, x: Value, mask: Value) -> Value:
@@ -112,6 +158,8 @@ def where(e: Emitter, x: Value, mask: Value) -> Value:
 
 
 def _leaky_relu(e: Emitter, x: Value, alpha: float) -> Value:
+    if 0 < alpha <= 1:
+        return e.fmax(x, e.fmul(x, e.constant(alpha)))
     return prelu(e, x, e.constant(alpha))
 
 
@@ -119,7 +167,13 @@ def _thresholded_relu(e: Emitter, x: Value, alpha: float) -> Value:
     return e.fselect("le", x, e.constant(alpha), e.constant(0.0), x)
 
 
+def _keras_limits(max_value: float, negative_slope: float, threshold: float) -> tuple[float, float] | None:
+    return around_zero(0.0, max_value) if negative_slope == 0 and threshold == 0 else None
+
+
 def _keras_relu(e: Emitter, x: Value, max_value: float, negative_slope: float, threshold: float) -> Value:
+    if _keras_limits(max_value, negative_slope, threshold) is not None:
+        return _limited(e, x, 0.0, max_value)
     if negative_slope == 0 and threshold == 0:
         y = e.fmax(x, e.constant(0.0))
     elif negative_slope == 0:
@@ -135,21 +189,25 @@ def _keras_relu(e: Emitter, x: Value, max_value: float, negative_slope: float, t
     return y
 
 
-def _hard_sigmoid(e: Emitter, x: Value, alpha: float, beta: float) -> Value:
+def _line(e: Emitter, x: Value, alpha: float, beta: float) -> Value:
     # Rounded once, so that nothing cancels where alpha * x is close to -beta.
-    return _clip(e, e.fma(x, e.constant(alpha), e.constant(beta)), 0.0, 1.0)
+    return e.fma(x, e.constant(alpha), e.constant(beta))
+
+
+def _hard_sigmoid(e: Emitter, x: Value, alpha: float, beta: float) -> Value:
+    return _limited(e, _line(e, x, alpha, beta), 0.0, 1.0)
 
 
 def _hard_swish(e: Emitter, x: Value) -> Value:
     # x + 3 is exact near -3, where x / 6 + 0.5 would cancel; below, the factor is 0 and x must not be -inf.
-    x = e.fmax(x, e.constant(-3.0))
-    gate = e.fmin(e.fadd(x, e.constant(3.0)), e.constant(6.0))
+    x = _limited(e, x, -3.0, math.inf)
+    gate = _limited(e, e.fadd(x, e.constant(3.0)), -math.inf, 6.0)
     return e.fmul(x, e.fmul(gate, e.constant(1 / 6)))
 
 
 def _softsign(e: Emitter, x: Value) -> Value:
     # 2^30 is far beyond where the result is 1, and keeps infinities out of the quotient.
-    x = _clip(e, x, -(2.0**30), 2.0**30)
+    x = _between(e, x, -(2.0**30), 2.0**30)
     return e.fdiv(x, e.fadd(e.fabs(x), e.constant(1.0)))
 
 
@@ -215,13 +273,13 @@ def _to_int32(e: Emitter, x: Value) -> Value:
 
 ACTIVATIONS: dict[str, ActivationInfo] = {
     "linear": ActivationInfo(_linear, reference.linear, 0, 0),
-    "relu": ActivationInfo(_relu, reference.relu, 0, 1),
-    "relu6": ActivationInfo(_relu6, reference.relu6, 0, 2),
-    "clip": ActivationInfo(_clip, reference.clip, 0, 2),
+    "relu": ActivationInfo(_relu, reference.relu, 0, 1, lambda: (0.0, math.inf)),
+    "relu6": ActivationInfo(_relu6, reference.relu6, 0, 2, lambda: (0.0, 6.0)),
+    "clip": ActivationInfo(_clip, reference.clip, 0, 2, around_zero),
     "leaky_relu": ActivationInfo(_leaky_relu, reference.leaky_relu, 0.5, 2),
     "thresholded_relu": ActivationInfo(_thresholded_relu, reference.thresholded_relu, 0, 3),
-    "keras_relu": ActivationInfo(_keras_relu, reference.keras_relu, 1.5, 4),
-    "hard_sigmoid": ActivationInfo(_hard_sigmoid, reference.hard_sigmoid, 0.5, 3),
+    "keras_relu": ActivationInfo(_keras_relu, reference.keras_relu, 1.5, 4, _keras_limits),
+    "hard_sigmoid": ActivationInfo(_hard_sigmoid, reference.hard_sigmoid, 0.5, 3, lambda a, b: (0.0, 1.0), _line),
     "hard_swish": ActivationInfo(_hard_swish, reference.hard_swish, 3, 3),
     "softsign": ActivationInfo(_softsign, reference.softsign, 1.5, 3),
     "sqrt": ActivationInfo(_sqrt, reference.sqrt, 0.5, 1),

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ml4f.backend.loop.bit_patterns import ends_in_core
 from ml4f.backend.loop.nest import Nest, Schedule
-from ml4f.backend.loop.schedules import make_schedule, plain_dim
+from ml4f.backend.loop.schedules import has_constants, make_schedule, plain_dim, values_of_epilogue
 
 FLOAT_REGISTERS = 31
+CONSTANTS = 3
+"""Registers for constants of functions that need few values."""
 ROWS = (1, 2, 3, 4, 8)
 """How many rows, or runs, a loop's body holds."""
 LONGEST_RUN = 16
 SIZES = 3
 """Lengths of runs that are tried."""
 MOST_IN_CORE = 8
-"""Values that are together in core registers for a relu, beside pointers and counters."""
+"""Values that are together in core registers to be limited, beside pointers and counters."""
 
 
 def _sizes(extent: int, most: int) -> list[int]:
@@ -28,11 +31,14 @@ def _sizes(extent: int, most: int) -> list[int]:
     return list(dict.fromkeys([most, *even]))[:SIZES]
 
 
-def _together(extent: int, size: int, unrolled: int, held: int) -> int:
-    """How many values are in registers together: several runs of the size, or of what is left over, if they fit."""
+def _together(extent: int, size: int, unrolled: int, held: int, registers: int, live: int) -> int:
+    """How many values are in registers together: several runs of the size, or of what is left over, if they fit.
+
+    A value needs `live` of the registers.
+    """
     values = size
     for run in (size, extent % size or size):
-        values = max(values, run * min((FLOAT_REGISTERS - held * run) // run, unrolled))
+        values = max(values, run * min((registers - held * run) // (live * run), unrolled))
     return values
 
 
@@ -49,9 +55,10 @@ def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
     multiple = ("x", *streamed, "out")
     held = [r for r in resident if maps[r].mentions(inner)]
     extent = nest.extents[inner]
-    last = nest.epilogue[-1] if nest.epilogue else None
-    in_core = last is not None and last.kind == "activation" and last.name == "relu"
-    most = MOST_IN_CORE if in_core else FLOAT_REGISTERS // (len(held) + 1 + (1 if streamed else 0))
+    in_core, hoist, live = ends_in_core(nest), has_constants(nest), values_of_epilogue(nest)
+    registers = FLOAT_REGISTERS - (CONSTANTS if hoist else 0)
+    most = registers // (len(held) + max(live, 1 + (1 if streamed else 0)))
+    most = min(most, MOST_IN_CORE) if in_core else most
     for size in _sizes(extent, min(extent, most, LONGEST_RUN)):
         for unrolled in ROWS:
             if not rows and size * unrolled <= extent:
@@ -60,10 +67,11 @@ def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
                 tiles = {inner: size, rows[-1]: unrolled}
             else:
                 break
-            values = size if in_core else _together(extent, size, unrolled, len(held))
+            values = size if in_core else _together(extent, size, unrolled, len(held), registers, live)
             for single in ((), ("x", *streamed)):
                 kept = tuple(r for r in multiple if r not in single)
-                schedule = make_schedule(nest, tiles, {}, (), vector=values, multiple=kept, resident=resident)
+                options = {"multiple": kept, "resident": resident, "hoist": hoist}
+                schedule = make_schedule(nest, tiles, {}, (), vector=values, **options)
                 if held:
                     first = [loop for loop in schedule.loops if loop[0] == inner]
                     rest = [loop for loop in schedule.loops if loop[0] != inner]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from ml4f.backend.loop.bit_patterns import is_relu
+from ml4f.backend.loop.bit_patterns import limits_of, removes_negatives
 from ml4f.backend.loop.builder import Address, Interleaved, Value, runs
-from ml4f.backend.loop.elementary import ACTIVATIONS, prelu, where
+from ml4f.backend.loop.elementary import ACTIVATIONS, limit_bits, prelu, where
 from ml4f.backend.loop.elementary_power import power
 from ml4f.backend.loop.nest import Nest, Schedule, Step
 from ml4f.backend.loop.operands import Environment, Operands, Point
@@ -26,14 +26,17 @@ class Epilogue:
         self.nest: Nest = operands.nest
         self.schedule: Schedule = operands.schedule
         self.constants: dict[float, Value] | None = {} if self.schedule.hoist else None
+        self.int_constants: dict[int, Value] = {}
+        """Of all tiles where they are hoisted, else of one."""
 
     def hoist_constants(self) -> None:
         """Emits the constants of the steps' functions before all loops, in order of first use."""
         from ml4f.backend.loop.pricing import constants_of
 
         if self.constants is not None:
-            for x in constants_of(self.nest):
-                self.constants[x] = self.b.constant(x)
+            floats, integers = constants_of(self.nest)
+            self.constants |= {x: self.b.constant(x) for x in floats}
+            self.int_constants |= {x: self.b.int_constant(x) for x in integers}
 
     def groups(self, env: Environment, keys: Collection[Point]) -> dict[Address, list[Point]]:
         """The points of the tile by the address of their result."""
@@ -46,6 +49,8 @@ class Epilogue:
     def run(self, env: Environment, accumulators: dict[Point, Value]) -> None:
         """Finishes the accumulators of a tile, a few results together."""
         self.operands.start(env, accumulators)
+        if not self.schedule.hoist:
+            self.int_constants = {}
         groups, size = list(self.groups(env, accumulators).items()), self.schedule.vector
         if self.nest.sink is not None:
             # As the weights lie; filters of a pixel are also likely to be in neighbouring registers (see `bits_pair`).
@@ -116,19 +121,21 @@ class Epilogue:
                 break
             if step.kind == "pool_max":
                 # Bit patterns order as integers but for negative numbers, all of which the relu makes 0.
-                as_bits = bits or (not last and is_relu(steps[i + 1]))
+                as_bits = bits or (not last and removes_negatives(steps[i + 1]))
                 values = [[self._maximum(group, bits, as_bits)] for group in values]
                 bits = as_bits
             elif step.kind == "pool_sum":
                 values = [[_fold(self.b.fadd, group)] for group in values]
-            elif is_relu(step):
-                values = self._relu(values, bits, last)
-                bits = last
             else:
-                if bits:
+                limits = limits_of(step)
+                if bits and (limits is None or ACTIVATIONS[step.name].inner is not None):
                     values = [[self.b.from_bits(v) for v in group] for group in values]
                     bits = False
-                values = self._apply(step, env, keys, values)
+                if limits is None:
+                    values = self._apply(step, env, keys, values)
+                else:
+                    values = self._limit(self._inner(step, values), limits, bits, last)
+                    bits = last
             if step.kind.startswith("pool_"):
                 keys = [members[:1] for members in keys]
         return {address: group[0] for (address, _), group in zip(batch, values, strict=True)}, bits
@@ -163,18 +170,30 @@ class Epilogue:
             result = part if result is None else self.b.imax(result, part)
         return result
 
-    def _relu(self, values: list[list[Value]], bits: bool, last: bool) -> list[list[Value]]:
-        """The values, as bit patterns if nothing but the store follows."""
+    def _inner(self, step: Step, values: list[list[Value]]) -> list[list[Value]]:
+        """What an activation does before it limits its result."""
+        inner = ACTIVATIONS[step.name].inner
+        if inner is None:
+            return values
+        flat = tuple(v for group in values for v in group)
+        return _regroup(inner(self._lanes(len(flat)), flat, *step.parameters), values)
+
+    def _limit(
+        self, values: list[list[Value]], limits: tuple[float, float], bits: bool, last: bool
+    ) -> list[list[Value]]:
+        """The values within a range around 0, as bit patterns if nothing but the store follows."""
         flat = [v for group in values for v in group]
-        if last:
-            flat = flat if bits else self._to_bits(flat)
-            return _regroup([self.b.relu_bits(v) for v in flat], values)
         out: list[Value] = []
-        for i in range(0, len(flat), 2):
-            pair = flat[i : i + 2] if bits else self._to_bits(flat[i : i + 2])
-            pair = [self.b.relu_bits(v) for v in pair]
-            out += [self.b.from_bits(v) for v in pair]
+        together = len(flat) if last else 2
+        for i in range(0, len(flat), together):
+            part = flat[i : i + together] if bits else self._to_bits(flat[i : i + together])
+            part = limit_bits(self._lanes(len(part)), tuple(part), *limits)
+            out += part if last else [self.b.from_bits(v) for v in part]
         return _regroup(out, values)
+
+    def _lanes(self, width: int) -> Any:
+        """An emitter for so many values at a time."""
+        return Interleaved(self.b, width, self.constants, self.int_constants)
 
     def _to_bits(self, values: Sequence[Value]) -> list[Value]:
         out: list[Value] = []
@@ -188,7 +207,7 @@ class Epilogue:
         self, step: Step, env: Environment, keys: list[list[Point]], values: list[list[Value]]
     ) -> list[list[Value]]:
         flat = tuple(v for group in values for v in group)
-        lanes = Interleaved(self.b, len(flat), self.constants)
+        lanes = self._lanes(len(flat))
         if step.kind == "activation":
             return _regroup(ACTIVATIONS[step.name].emit(lanes, flat, *step.parameters), values)
         if step.role is not None:

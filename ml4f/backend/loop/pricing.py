@@ -17,7 +17,7 @@ from typing import Any
 from ml4f.backend.loop.addressing import MAX_POINTERS, MOST_CORE_VALUES
 from ml4f.backend.loop.borders import bounds_of, with_bounds
 from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
-from ml4f.backend.loop.elementary import ACTIVATIONS
+from ml4f.backend.loop.elementary import ACTIVATIONS, prelu
 from ml4f.backend.loop.elementary_power import power
 from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
@@ -423,10 +423,12 @@ class Estimator:
         return sum(self._last[v] > clock or v < loop.first for v, clock in loop.ties)
 
     def iselect(self, predicate: str, a: int, b: Any, t: int, f: int) -> int:
-        return self._op(3, 10, "s", a, t, f)
+        moved = self._op(2, 6, "r", t, f)
+        return self._op(1, 4, "s", self.isel(predicate, a, b, moved, moved))
 
     def isel(self, predicate: str, a: int, b: Any, t: int, f: int) -> int:
-        return self._op(3, 8, "r", a, t, f)
+        number = type(b) is not Number
+        return self._op(3 if number else 2, 10 if number else 6, "r", a, b, t, f)
 
     # -- the result
 
@@ -464,28 +466,35 @@ class _ConstantRecorder(Estimator):
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[float, None] = {}
+        self.integers: dict[int, None] = {}
 
     def constant(self, x: float) -> int:
         self.seen[x] = None
         return super().constant(x)
 
+    def int_constant(self, x: int) -> int:
+        self.integers[x] = None
+        return super().int_constant(x)
 
-def constants_of(nest: Nest) -> list[float]:
-    """The float constants that the epilogue uses, in order of first use."""
+
+def constants_of(nest: Nest) -> tuple[list[float], list[int]]:
+    """The float and integer constants that the epilogue uses, in order of first use."""
     recorder = _ConstantRecorder()
-    lanes = Interleaved(recorder, 1, None)  # pyright: ignore[reportArgumentType]
+    lanes: Any = Interleaved(recorder, 1, None)  # pyright: ignore[reportArgumentType]
     for step in nest.epilogue:
         if step.kind == "activation" and step.name not in ("linear", "relu"):
             value: Any = (recorder.load(Address(0, 0, ()), "f32"),)
             ACTIVATIONS[step.name].emit(lanes, value, *step.parameters)
         elif step.kind == "pow":
             base, exponent = ((recorder.load(Address(0, i, ()), "f32"),) for i in (0, 1))
-            power(lanes, base, exponent)  # pyright: ignore[reportArgumentType]
+            power(lanes, base, exponent)
         elif step.kind == "where":
             recorder.constant(0.0)
         elif step.role is None and step.parameters:
             recorder.constant(step.parameters[0])
-    return list(recorder.seen)
+        elif step.kind == "prelu":
+            prelu(lanes, (recorder.load(Address(0, 0, ()), "f32"),), (recorder.load(Address(0, 1, ()), "f32"),))
+    return list(recorder.seen), list(recorder.integers)
 
 
 @lru_cache(maxsize=1024)

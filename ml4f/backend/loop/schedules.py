@@ -11,10 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from ml4f.backend.loop.borders import edge_segments, guard_bounds
+from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.backend.loop.nest import Linear, Nest, Schedule, Segments, uniform_segments
 
 MAX_WHOLE_WINDOW = 128
 """Points of a window with padding that are unrolled; a larger one is a loop, over results one by one."""
+FEW_VALUES = 4
+"""Registers for one result with which several can be computed together."""
 
 
 def split(extent: int, step: int) -> Segments:
@@ -158,8 +161,22 @@ def tile_dims(nest: Nest, use_trim: bool = True) -> tuple[str | None, str | None
     return pixel, filters[-1] if filters else None
 
 
+def values_of_epilogue(nest: Nest) -> int:
+    """Roughly how many registers the epilogue needs for a result, constants aside."""
+    return max([1, *(ACTIVATIONS[s.name].live for s in nest.epilogue if s.kind == "activation")])
+
+
 def costly_epilogue(nest: Nest) -> bool:
-    return any(s.kind == "activation" and s.name not in ("relu", "linear") for s in nest.epilogue)
+    """Whether only a few results can be in registers together."""
+    return values_of_epilogue(nest) > FEW_VALUES or any(s.kind == "pow" for s in nest.epilogue)
+
+
+def has_constants(nest: Nest) -> bool:
+    """Whether the epilogue may need constants in registers, which all results share."""
+    return any(
+        s.kind in ("prelu", "pow", "where") or (s.kind == "activation" and s.name not in ("relu", "linear"))
+        for s in nest.epilogue
+    )
 
 
 def input_strides(nest: Nest, pixel: str | None) -> list[int]:
@@ -299,8 +316,6 @@ def plain_schedule(nest: Nest, size: int, points: int, **options: Any) -> Schedu
     if math.prod(nest.extents[d] for d in forced) > MAX_WHOLE_WINDOW:
         forced, size = [], 1
     steps = unroll_steps(nest, nest.reduction_dims, points, forced)
-    costly = costly_epilogue(nest)
-    vector = 2 if costly else 4
-    return make_schedule(
-        nest, {dim: min(size, nest.extents[dim])}, steps, nest.reduction_dims, vector=vector, hoist=costly, **options
-    )
+    vector = 2 if costly_epilogue(nest) else 4
+    tiles, hoist = {dim: min(size, nest.extents[dim])}, has_constants(nest)
+    return make_schedule(nest, tiles, steps, nest.reduction_dims, vector=vector, hoist=hoist, **options)

@@ -484,7 +484,7 @@ class IntMaxOp(IRDLOperation):
 
 
 FLOAT_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne", "uno")
-INT_COMPARISONS = FLOAT_COMPARISONS[:-1]
+INT_COMPARISONS = (*FLOAT_COMPARISONS[:-1], "hi")
 
 
 @irdl_op_definition
@@ -509,7 +509,7 @@ class SelectOp(IRDLOperation):
 
 @irdl_op_definition
 class IntSelectOp(IRDLOperation):
-    """`if_true if lhs <predicate> rhs (or immediate) else if_false`, compared as signed integers."""
+    """`if_true if lhs <predicate> rhs (or immediate) else if_false`, signed; `hi` is `>` of unsigned numbers."""
 
     name = "loop.iselect"
     predicate = prop_def(StringAttr)

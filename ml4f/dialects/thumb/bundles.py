@@ -31,7 +31,7 @@ from ml4f.dialects.thumb.registers import CoreRegisterType, SingleRegisterType, 
 CORE = BaseAttr(CoreRegisterType)
 SINGLE = BaseAttr(SingleRegisterType)
 
-CORE_CONDITION = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
+CORE_CONDITION = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "hi": "hi"}
 SINGLE_CONDITION = {"eq": "eq", "ne": "ne", "lt": "mi", "le": "ls", "gt": "gt", "ge": "ge", "uno": "vs"}
 
 CMP = form(
@@ -58,7 +58,7 @@ def condition(name: str) -> Part:
 
 @irdl_op_definition
 class SelectOp(ThumbOp):
-    """`d = if_true if n <predicate> m (or immediate) else if_false`, signed: CMP, IT, MOV."""
+    """`d = if_true if n <predicate> m (or immediate) else if_false`, signed, but for hi: CMP, IT, MOV."""
 
     name = "thumb.select"
     TIMING: ClassVar[str] = "select"
@@ -90,8 +90,8 @@ class SelectOp(ThumbOp):
 
 @irdl_op_definition
 class SelectImmOp(ThumbOp):
-    """`d = if_true if n <predicate> immediate else if_false`, signed; the immediate or its negative is a modified
-    one.
+    """`d = if_true if n <predicate> immediate else if_false`, signed, but for hi; the immediate or its negative is
+    a modified one.
     """
 
     name = "thumb.select_imm"
