@@ -20,7 +20,7 @@ from ml4f.backend.loop.unrolling import unrolled_further
 from ml4f.backend.memory.exchanges import Budget, Exchange, exactly, exchanges
 from ml4f.backend.memory.lifetimes import Call, Timeline, fits, live_sets, overlaps, pairs
 from ml4f.backend.memory.ordering import Step, thriftiest_order
-from ml4f.backend.memory.planner import Plan, is_tight, plan, restricted, together
+from ml4f.backend.memory.planner import Plan, is_tight, lower_bound, plan, restricted, together
 from ml4f.backend.memory.trace import NEVER, WORD, Touches, Trace, opaque_trace, trace
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import BufferOp, CallOp, KernelOp, NestOp, ProgramOp
@@ -321,6 +321,16 @@ class _Planner:
         costs = sorted({0.0, *(e.cost for n in self.counts for e in self.kernels[n].exchanges)})
         return costs[:: max(-(-len(costs) // COST_LEVELS), 1)]
 
+    def _plans(self) -> Iterator[Plan]:
+        """The best plans with exchanges up to some cost, until dearer ones cannot make the arena smaller."""
+        levels = self._cost_levels()
+        least = lower_bound(self.sizes, self.pairs, self.live_sets) if len(levels) > 1 else 0
+        for most in levels:
+            found = self.plan(most)
+            yield found
+            if found.size <= least:
+                break
+
     def improve(self, goal: Goal) -> Plan:
         """The best plan with other schedules where they pay, by the parts of arena, cycles and code that change."""
         total, counts = self.total_cycles, self.counts
@@ -333,7 +343,7 @@ class _Planner:
                 return inf
             return found.size**ARENA_WEIGHT * (total + cost)
 
-        best = min([self.plan(most) for most in self._cost_levels()], key=rating)
+        best = min(self._plans(), key=rating)
         for _ in range(EXCHANGE_ROUNDS):
             gain = best.size / max(self.sizes, default=1) - 1
             calls = self._in_the_way(best.size, done) if gain >= WORTH_A_SEARCH else {}
@@ -350,7 +360,7 @@ class _Planner:
                     self.kernels[n].exchanges = self.kernels[group].exchanges
             self.update()
             best = replace(best, modes={n: self.kernels[n].mode_of(schedule) for n, schedule in chosen.items()})
-            best = min([best, *(self.plan(most) for most in self._cost_levels())], key=rating)
+            best = min([best, *self._plans()], key=rating)
         return best
 
     def buy_back(self, found: Plan) -> dict[int, Schedule]:

@@ -255,6 +255,7 @@ def plan(
     """The smallest arena, with as few kernels as possible in a mode other than 0, and those in a low one.
 
     Exact unless the search exceeds `limit`; where it ends without reaching the bound, the bound is raised to the plan.
+    The searches for lower modes may take as long as that one, all together.
     """
     members = range(len(sizes))
     limit //= max(len(sizes) // MANY_BUFFERS, 1) ** 2
@@ -264,24 +265,27 @@ def plan(
     modes: dict[int, int] = {}
     kernels = sorted({kernel for pair in pairs for kernel in pair.kernels()})
 
-    def improve(fixed: Mapping[int, int], below: int) -> tuple[_State | None, bool]:
-        search = _Search(sizes, pairs, members, bound, below, _Budget(limit), fixed)
-        return search.run(), search.complete
+    def improve(fixed: Mapping[int, int], below: int, budget: int = limit) -> tuple[_State | None, bool, int]:
+        search = _Search(sizes, pairs, members, bound, below, _Budget(budget), fixed)
+        return search.run(), search.complete, search.budget.left
 
     if size > bound:
-        found, _ = improve(dict.fromkeys(kernels, 0), size)
+        found, _, _ = improve(dict.fromkeys(kernels, 0), size)
         if found is not None:
             offsets, size = found.offsets, found.size
     if size > bound:
-        found, complete = improve({}, size)
+        found, complete, _ = improve({}, size)
         if found is not None:
             offsets, size, modes = found.offsets, found.size, {k: m for k, m in found.modes.items() if m}
         if complete:
             bound = size
+    left = limit
     for kernel in sorted(modes, key=lambda k: -modes[k]):
         for mode in range(modes.get(kernel, 0)):
+            if left <= 0:
+                break
             settled = {k: m for k in kernels for m in (modes.get(k, 0),)} | {kernel: mode}
-            found, _ = improve(settled, size + 1)
+            found, _, left = improve(settled, size + 1, left)
             if found is not None:
                 offsets, modes = found.offsets, {k: m for k, m in found.modes.items() if m}
                 break
