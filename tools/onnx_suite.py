@@ -34,6 +34,10 @@ LEVELS = {
     "nn": "imported and executed in numpy (`tests/unit/test_onnx_backend.py` runs a sample as machine code)",
 }
 """What a case goes through."""
+CANCELLING = ("DFT", "STFT")
+"""Operators whose results are sums that nearly cancel, of which the suite expects float32's rounding errors."""
+CANCELLED = 1e-6
+"""What elements of theirs may differ by, of the largest one."""
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "onnx-operators.md"
 
 
@@ -92,7 +96,10 @@ def run_case(kind: str, case: object, level: str = "code") -> Outcome:
         prepared = Ml4fBackend.prepare(model, level=level)
         for inputs, expected in data_sets(case):
             outputs = prepared.run(inputs)
-            Runner.assert_similar_outputs(expected, outputs, case.rtol, case.atol)  # pyright: ignore
+            atol = case.atol  # pyright: ignore[reportAttributeAccessIssue]
+            if any(name in CANCELLING for name in operators):
+                atol = max(atol, CANCELLED * max(float(np.max(np.abs(y))) for y in expected))  # pyright: ignore
+            Runner.assert_similar_outputs(expected, outputs, case.rtol, atol)  # pyright: ignore
         if prepared.constants:
             result = "constants"
     except BackendIsNotSupposedToImplementIt as refusal:
@@ -165,6 +172,7 @@ def page(outcomes: list[Outcome], level: str) -> str:
         "*Passed*: every float input of the case is an input of the object. *With constants*: the operator's",
         "parameters (all inputs but the first) were constants, as they are in a trained model. The reason is that of",
         "the first refused case.",
+        f"Elements of {' and '.join(CANCELLING)} may differ by {CANCELLED:g} of the largest, as float32 rounds there.",
         "",
         "| operator | passed | with constants | refused | why |",
         "| --- | --- | --- | --- | --- |",

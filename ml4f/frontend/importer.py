@@ -30,7 +30,15 @@ from ml4f.frontend.importer_reading import (
     opset_of,
     without_batch,
 )
-from ml4f.frontend.importer_types import EXACT, EXACT_OPERATORS, INTEGER_OPERATORS, INTEGER_TYPES, MAX_ELEMENTS, VALUES
+from ml4f.frontend.importer_types import (
+    EXACT,
+    EXACT_OPERATORS,
+    INTEGER_OPERATORS,
+    INTEGER_TYPES,
+    MAX_ELEMENTS,
+    QUANTIZED,
+    VALUES,
+)
 from ml4f.frontend.importer_values import Flattened, NotSupported, Shape, Tensor, Value
 
 INCONSISTENT = (ArithmeticError, AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError)
@@ -54,6 +62,10 @@ class Importer:
         """Boolean tensors, which hold 0.0 and 1.0."""
         self.integers: set[str] = set()
         """Tensors of integers, which hold whole numbers as floats: those of ArgMax."""
+        self.bounds: dict[str, float] = {}
+        """What no element of a tensor of integers is larger than in magnitude, where that is known."""
+        self.sequences: dict[str, list[str]] = {}
+        """Sequences of tensors: the names of their elements."""
         self.rows: int | None = None
         """What computed row numbers must be less than, in the smallest of the tables that they are of."""
         self.whole: set[int] = set()
@@ -157,8 +169,12 @@ class Importer:
             return
         if name in self.constants:
             self.constants[output] = self.constants[name]
+        elif name in self.sequences:
+            self.sequences[output] = self.sequences[name]
         elif name in self.tensors:
             self.tensors[output] = self.tensors[name]
+            if name in self.bounds:
+                self.bounds[output] = self.bounds[name]
             for kind in (self.masks, self.integers):
                 if name in kind:
                     kind.add(output)
@@ -232,6 +248,8 @@ class Importer:
 
         known, problems = self.opset, len(self.problems)
         found = function_body(self, node) if node.proto.domain in ("", "ai.onnx") else None
+        if node.op_type in QUANTIZED:
+            raise NotSupported("it computes with integers of 8 bits; export the model as it was before quantisation")
         if found is None:
             raise NotSupported(f"there is no ONNX operator {node.op_type} in ml4f")
         nodes, self.opset = found
@@ -245,9 +263,13 @@ class Importer:
 
     def handle(self, node: Node, handler: Callable[[Importer, Node], None]) -> None:
         """Emit a node; what an operator's definition forbids is a problem of this layer."""
+        from ml4f.frontend.importer_integers import integer_arithmetic, result_bound
+
         integers = [name for name in node.proto.input if name in self.integers]
+        exact = node.op_type in EXACT_OPERATORS
         if integers and node.op_type not in INTEGER_OPERATORS:
-            raise NotSupported("it computes with integers; cast them to float before, or leave them to the program")
+            handler = integer_arithmetic(self, node) or handler
+            exact = True
         if integers and node.op_type in VALUES and any(self.is_inexact(name) for name in node.proto.input):
             raise NotSupported(f"it computes with integers above {EXACT}, which float32 does not hold")
         from ml4f.frontend.importer_versions import modern
@@ -257,8 +279,11 @@ class Importer:
             handler(self, node)
             if unread := node.not_understood():
                 raise NotSupported(f"the attribute {unread[0]} is not supported with this value")
-            if node.op_type in EXACT_OPERATORS and integers:
+            if exact and integers:
                 self.integers.update(node.proto.output)
+            bound = result_bound(self, node) if integers or node.op_type == "Cast" else None
+            if bound is not None:
+                self.bounds.update({name: bound for name in node.proto.output if name in self.integers})
         except INCONSISTENT as error:
             detail = f"{type(error).__name__}: {error}"
             raise NotSupported(f"its attributes, inputs and shapes do not fit together ({detail})") from error
@@ -284,6 +309,8 @@ class Importer:
             return False
         if node.op_type in ("Shape", "Size"):
             return True
+        if "Sequence" in node.op_type:
+            return False
         if node.op_type.startswith("Random") or any(a.type == onnx.AttributeProto.GRAPH for a in node.proto.attribute):
             return False
         return all(name in self.constants for name in node.proto.input if name)
@@ -319,6 +346,8 @@ class Importer:
 
     def returned(self, output: str) -> SSAValue:
         """The value of one of the model's outputs, in order and without a batch of one."""
+        if output in self.sequences:
+            raise UnsupportedError(self.name, [f"the output '{output}' is a sequence; return tensors"])
         if output not in self.tensors and output not in self.constants:
             raise Ml4fError(f"{self.name}: the graph's output '{output}' is computed by no node")
         tensor = self.in_order(self.copied(output) if output in self.constants else self.tensor(output))

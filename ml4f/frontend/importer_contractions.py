@@ -146,30 +146,22 @@ def gemm(importer: Importer, node: Node) -> None:
 
 
 def conv_transpose(importer: Importer, node: Node) -> None:
-    """ConvTranspose with constant weights [c, f / groups, …], 1-D and 2-D."""
+    """ConvTranspose with constant weights [c, f / groups, …], 1-D to 3-D."""
     weights, bias = weights_of(importer, node)
-    tensor, x, shape = channels_last(importer, node.proto.input[0])
-    rank = len(tensor.shape)
+    shape = importer.shape(node.proto.input[0])
     groups = int(node.get("group", 1))
-    spatial = rank - 2
-    kernel, size = two(check_kernel(node, weights.shape[2:]), 1), shape[:2]
-    strides = two(node.ints("strides", (1,) * spatial), 1)
-    dilations = two(node.ints("dilations", (1,) * spatial), 1)
-    output_pads = two(node.ints("output_padding", (0,) * spatial), 0)
-    given = node.ints("pads", (0,) * (2 * spatial))
-    pads = [*two(given[:spatial], 0), *two(given[spatial:], 0)]
-    wanted = two(node.ints("output_shape"), 1) if "output_shape" in node.attributes else None
-    mode = node.get("auto_pad", "NOTSET")
-    if mode == "VALID":
-        pads = [0, 0, 0, 0]
-    elif mode in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
-        wanted = [size[i] * strides[i] for i in (0, 1)]
-    if wanted is not None:
-        pads, output_pads = _pads_for(wanted, mode, size, kernel, strides, dilations, output_pads)
-    if min(pads) < 0:
-        raise NotSupported(f"negative pads {pads}; crop in a layer of its own")
-    kernel_last = weights.reshape(*weights.shape[:2], *kernel).transpose(2, 3, 0, 1)
-    out = shapes.conv_transpose2d(shape, kernel_last.shape, strides, dilations, pads, output_pads, groups)
+    check_kernel(node, weights.shape[2:])
+    window = TransposedWindow(node, shape[2:], weights.shape[2:])
+    if len(shape) == 5:
+        _conv_transpose_volume(importer, node, weights, groups, window)
+        return
+    tensor, x, extents = channels_last(importer, node.proto.input[0])
+    if min(window.pads) < 0:
+        raise NotSupported(f"negative pads {window.pads}; crop in a layer of its own")
+    kernel_last = weights.reshape(*weights.shape[:2], *window.kernel).transpose(2, 3, 0, 1)
+    out = shapes.conv_transpose2d(
+        extents, kernel_last.shape, window.strides, window.dilations, window.pads, window.output_pads, groups
+    )
     operands = [x, importer.constant(kernel_last)]
     if bias is not None:
         operands.append(importer.constant(bias.reshape(-1)))
@@ -177,34 +169,76 @@ def conv_transpose(importer: Importer, node: Node) -> None:
         contraction_ops.ConvTranspose2dOp,
         operands,
         out,
-        strides=numbers(strides),
-        dilations=numbers(dilations),
-        pads=numbers(pads),
-        output_pads=numbers(output_pads),
+        strides=numbers(window.strides),
+        dilations=numbers(window.dilations),
+        pads=numbers(window.pads),
+        output_pads=numbers(window.output_pads),
         groups=IntegerAttr(groups, i64),
     )
-    window_result(importer, node, value, out[:2], out[2], rank)
+    window_result(importer, node, value, out[:2], out[2], len(tensor.shape))
 
 
-def _pads_for(
-    wanted: Sequence[int],
-    mode: str,
-    size: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    output_pads: Sequence[int],
-) -> tuple[list[int], list[int]]:
-    """Pads and output pads that give the wanted extents."""
-    pads, more = [0, 0, 0, 0], list(output_pads)
-    for i in (0, 1):
-        total = strides[i] * (size[i] - 1) + output_pads[i] + (kernel[i] - 1) * dilations[i] + 1 - wanted[i]
-        if total < 0:
-            more[i] -= total
-            total = 0
-        small, large = total // 2, total - total // 2
-        pads[i], pads[i + 2] = (small, large) if mode == "SAME_UPPER" else (large, small)
-    return pads, more
+class TransposedWindow:
+    """Kernel, strides, dilations, pads and output pads of a ConvTranspose; one axis counts as two."""
+
+    def __init__(self, node: Node, size: Sequence[int], kernel: Sequence[int]):
+        rank = len(kernel)
+        self.size, self.kernel = two(size, 1), two(kernel, 1)
+        self.strides = two(node.ints("strides", (1,) * rank), 1)
+        self.dilations = two(node.ints("dilations", (1,) * rank), 1)
+        self.output_pads = two(node.ints("output_padding", (0,) * rank), 0)
+        given = node.ints("pads", (0,) * (2 * rank))
+        self.pads = [*two(given[:rank], 0), *two(given[rank:], 0)]
+        wanted = two(node.ints("output_shape"), 1) if "output_shape" in node.attributes else None
+        mode = node.get("auto_pad", "NOTSET")
+        if mode == "VALID":
+            self.pads = [0] * len(self.pads)
+        elif mode in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
+            wanted = [n * stride for n, stride in zip(self.size, self.strides, strict=True)]
+        if wanted is not None:
+            self._fit(wanted, mode)
+
+    def _fit(self, wanted: Sequence[int], mode: str) -> None:
+        """Pads and output pads that give the wanted extents."""
+        axes = len(self.kernel)
+        for i in range(axes):
+            total = self.strides[i] * (self.size[i] - 1) + self.output_pads[i] + self.reach(i) - wanted[i]
+            if total < 0:
+                self.output_pads[i] -= total
+                total = 0
+            small, large = total // 2, total - total // 2
+            self.pads[i], self.pads[i + axes] = (small, large) if mode == "SAME_UPPER" else (large, small)
+
+    def reach(self, axis: int) -> int:
+        """The extent of the dilated kernel."""
+        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+
+
+def _conv_transpose_volume(
+    importer: Importer, node: Node, weights: np.ndarray, groups: int, window: TransposedWindow
+) -> None:
+    """A convolution of the volume with zeros between its elements, the kernel backwards."""
+    steps, source = Steps(importer, node), node.proto.input[0]
+    shape = list(importer.shape(source))
+    value = source
+    for axis, stride in enumerate(window.strides, 2):
+        if stride > 1:
+            apart = steps.shaped(value, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
+            amounts = [0] * (2 * len(shape) + 2)
+            amounts[len(shape) + 1 + axis + 1] = stride - 1
+            spread = steps.operator("Pad", apart, steps.whole(amounts))
+            shape[axis] *= stride
+            value = steps.part(steps.shaped(spread, shape), axis, 0, shape[axis] - stride + 1)
+            shape[axis] -= stride - 1
+    ends = [window.reach(i) - 1 for i in range(3)]
+    low = [ends[i] - window.pads[i] for i in range(3)]
+    high = [ends[i] - window.pads[i + 3] + window.output_pads[i] for i in range(3)]
+    value = steps.operator("Pad", value, steps.whole([0, 0, *low, 0, 0, *high]))
+    split = weights.reshape(groups, -1, *weights.shape[1:])
+    kernel = np.flip(np.swapaxes(split, 1, 2).reshape(-1, split.shape[1], *weights.shape[2:]), (2, 3, 4))
+    names = [value, steps.constant(kernel), *node.proto.input[2:]]
+    dilations = list(window.dilations)
+    steps.operator("Conv", *names, output=node.proto.output[0], group=groups, dilations=dilations)
 
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {

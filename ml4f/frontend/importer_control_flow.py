@@ -27,7 +27,8 @@ def loop(importer: Importer, node: Node) -> None:
     body = node.attributes["body"]
     limit = _number(importer, trips, "the number of iterations") if trips else None
     goes_on = bool(_number(importer, condition, "the condition")) if condition else True
-    if limit is not None and goes_on and recurrent_layer(importer, LoopParts(node, body, carried, limit)):
+    may_be_layer = limit is not None and goes_on and not any(name in importer.sequences for name in carried)
+    if may_be_layer and recurrent_layer(importer, LoopParts(node, body, carried, limit or 0)):
         return
     states = len(carried)
     rows: list[list[str]] = [[] for _ in body.output[1 + states :]]

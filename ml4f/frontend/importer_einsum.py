@@ -1,39 +1,76 @@
-"""The handler of Einsum: of two operands a product of matrices, of one a transposition and a sum."""
+"""The handler of Einsum: of two operands a product of matrices, of one a diagonal, a transposition, a sum."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from string import ascii_letters
 
 from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_contractions import product
 from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_shapes import sliced
 from ml4f.frontend.importer_steps import reduced, squeezed
 from ml4f.frontend.importer_values import NotSupported, Tensor
 
 
 def einsum(importer: Importer, node: Node) -> None:
-    """Sums of products over the axes that the equation does not keep; each letter once in an operand."""
+    """Sums of products over the axes that the equation does not keep, of two operands after the other."""
     equation = str(node.get("equation")).replace(" ", "")
-    terms, arrow, result = equation.partition("->")
-    letters = terms.split(",")
-    if not arrow:
-        result = "".join(sorted(a for a in set(terms) - {","} if terms.count(a) == 1))
-    if "." in equation or len(letters) > 2 or any(len(set(term)) != len(term) for term in letters):
-        raise NotSupported(f"the equation {equation}: one or two operands with different letters are supported")
     operands = [importer.tensor(name) for name in node.proto.input]
-    if len(operands) != len(letters) or any(len(x.shape) != len(t) for x, t in zip(operands, letters, strict=True)):
-        raise NotSupported(f"the equation {equation} for {[list(x.shape) for x in operands]}")
+    letters, result = terms_of(equation, [len(x.shape) for x in operands])
+    for index, term in enumerate(letters):
+        operands[index], letters[index] = _diagonal(importer, operands[index], term)
     for index, term in enumerate(letters):
         others = result + "".join(other for i, other in enumerate(letters) if i != index)
         operands[index], letters[index] = _summed(importer, operands[index], term, others)
-    if len(operands) == 1:
-        made, order = operands[0], letters[0]
-    else:
-        made, order = _product(importer, operands, letters, result)
+    made, order = operands[0], letters[0]
+    for index in range(1, len(operands)):
+        later = result + "".join(letters[index + 1 :])
+        made, order = _product(importer, (made, operands[index]), (order, letters[index]), later)
     if sorted(order) != sorted(result):
         raise NotSupported(f"the equation {equation}")
     importer.result(node.proto.output[0], _permuted(made, [order.index(letter) for letter in result]))
+
+
+def terms_of(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The letters of each operand's axes and of the result's, dots written out as letters."""
+    terms, arrow, result = equation.partition("->")
+    letters = terms.split(",")
+    spare = [letter for letter in ascii_letters if letter not in equation]
+    hidden = [rank - len(term.replace("...", "")) for rank, term in zip(ranks, letters, strict=True)]
+    dots = "".join(spare[: max((n for n, term in zip(hidden, letters, strict=True) if "..." in term), default=0)])
+    if not arrow:
+        counted = terms.replace("...", "")
+        result = "..." + "".join(sorted(a for a in set(counted) - {","} if counted.count(a) == 1))
+    written = [
+        term.replace("...", dots[len(dots) - n :]) if n > 0 else term.replace("...", "")
+        for term, n in zip(letters, hidden, strict=True)
+    ]
+    result = result.replace("...", dots)
+    if any(len(term) != rank for term, rank in zip(written, ranks, strict=True)) or "." in "".join((*written, result)):
+        raise NotSupported(f"the equation {equation} for operands of {list(ranks)} axes")
+    if len(set(result)) != len(result):
+        raise NotSupported(f"the equation {equation}, whose result has a letter twice")
+    return written, result
+
+
+def _diagonal(importer: Importer, x: Tensor, term: str) -> tuple[Tensor, str]:
+    """Each letter once: of two axes with the same letter only the elements whose numbers there are equal."""
+    for letter in dict.fromkeys(term):
+        while term.count(letter) > 1:
+            pair = [axis for axis, other in enumerate(term) if other == letter][:2]
+            rest = [axis for axis in range(len(term)) if axis not in pair]
+            extents = [x.shape[axis] for axis in rest]
+            count = x.shape[pair[0]]
+            if x.shape[pair[1]] != count:
+                raise NotSupported(f"a diagonal of {list(x.shape)}")
+            front = importer.arranged(x, (*pair, *rest)).value
+            square = Tensor(front, (count * count, prod(extents)), (0, 1))
+            found = sliced(importer, square, (0, 0), (count + 1, 1), (count, prod(extents)))
+            x = Tensor(found.value, (count, *extents), tuple(range(len(extents) + 1)))
+            term = letter + "".join(term[axis] for axis in rest)
+    return x, term
 
 
 def _summed(importer: Importer, x: Tensor, term: str, kept: str) -> tuple[Tensor, str]:

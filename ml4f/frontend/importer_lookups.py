@@ -8,10 +8,12 @@ from math import prod
 import numpy as np
 from xdsl.ir import SSAValue
 
+from ml4f.dialects.nn import ops as nn
 from ml4f.dialects.nn.lookup_ops import LookupOp
 from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shuffles import MAX_RUNS, picked, runs
+from ml4f.frontend.importer_types import EXACT
 from ml4f.frontend.importer_values import NotSupported, Tensor
 
 
@@ -101,12 +103,38 @@ def numbers_of(places: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray
 
 
 def gather_elements(importer: Importer, node: Node) -> None:
-    """GatherElements with constant indices."""
-    shape, indices = importer.shape(node.proto.input[0]), constant_indices(importer, node)
+    """GatherElements; computed indices become numbers of elements in memory."""
+    shape, indices = importer.shape(node.proto.input[0]), importer.const(node.proto.input[1])
     axis = int(node.get("axis", 0)) % len(shape)
+    if node.proto.input[0] in importer.integers:
+        importer.integers.add(node.proto.output[0])
+    if indices is None:
+        _computed_elements(importer, node, axis)
+        return
+    indices = indices.astype(np.int64)
     places = [np.asarray(place) for place in np.indices(indices.shape)]
     places[axis] = checked(indices, shape[axis])
     pieces(importer, node, numbers_of(places, shape), ())
+
+
+def _computed_elements(importer: Importer, node: Node, axis: int) -> None:
+    from ml4f.frontend.importer_steps import Steps
+
+    source, index = node.proto.input
+    shape, wanted = importer.shape(source), importer.shape(index)
+    if prod(shape) > EXACT:
+        raise NotSupported(f"computed numbers of {prod(shape)} elements; float32 counts to {EXACT}")
+    steps, stride = Steps(importer, node), float(prod(shape[axis + 1 :]))
+    importer.note_rows(shape[axis])
+    negative = steps.activation("step", steps.activation("neg", index))
+    within = steps.binary(nn.AddOp, index, steps.binary(nn.MulOp, negative, float(shape[axis])))
+    places = [place * (a != axis) for a, place in enumerate(np.indices(wanted))]
+    others = steps.constant(np.ravel_multi_index(places, shape, mode="clip"))
+    numbers = steps.binary(nn.AddOp, steps.binary(nn.MulOp, within, stride), others)
+    table, count = importer.in_order(importer.tensor(source)), prod(wanted)
+    rows = importer.in_order(importer.tensor(numbers)).value
+    value = looked_up(importer, table.value, (prod(shape), 1), rows, count)
+    importer.result(node.proto.output[0], Tensor(value, wanted, tuple(range(len(wanted)))))
 
 
 def gather_nd(importer: Importer, node: Node) -> None:

@@ -21,13 +21,19 @@ from ml4f.frontend import importer_control_flow as control_flow
 from ml4f.frontend import importer_copies as copies
 from ml4f.frontend import importer_einsum as einsum
 from ml4f.frontend import importer_functions as functions
+from ml4f.frontend import importer_integers as integers
 from ml4f.frontend import importer_lookups as lookups
 from ml4f.frontend import importer_masks as masks
+from ml4f.frontend import importer_matrices as matrices
+from ml4f.frontend import importer_pool_indices as pool_indices
 from ml4f.frontend import importer_recurrent as recurrent
 from ml4f.frontend import importer_reductions as reductions
+from ml4f.frontend import importer_sampling as sampling
 from ml4f.frontend import importer_selections as selections
+from ml4f.frontend import importer_sequences as sequences
 from ml4f.frontend import importer_shapes as shape_ops
 from ml4f.frontend import importer_shuffles as shuffles
+from ml4f.frontend import importer_spectra as spectra
 from ml4f.frontend import importer_windows as windows
 from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_batches import one_by_one
@@ -139,6 +145,15 @@ def log_softmax(importer: Importer, node: Node) -> None:
     importer.result(node.proto.output[0], Tensor(minus_row(shifted, total), x.shape, x.order))
 
 
+def max_pool(importer: Importer, node: Node) -> None:
+    """MaxPool; its indices only if something reads them."""
+    names = [*node.proto.output, ""]
+    if importer.is_read(names[1]):
+        pool_indices.pool_indices(importer, node, names[1])
+    if importer.is_read(names[0]):
+        one_by_one(windows.max_pool)(importer, node)
+
+
 CIRCULAR = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan")
 """Operators whose names are the activations' but for the capital letter."""
 
@@ -155,6 +170,12 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **shuffles.HANDLERS,
     **lookups.HANDLERS,
     **selections.HANDLERS,
+    **sampling.HANDLERS,
+    **matrices.HANDLERS,
+    **sequences.HANDLERS,
+    **integers.HANDLERS,
+    **spectra.HANDLERS,
+    **pool_indices.HANDLERS,
     "Abs": _activation("abs"),
     "Add": arithmetic.binary(nn.AddOp),
     "AveragePool": one_by_one(windows.average_pool),
@@ -181,7 +202,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "Log": _activation("log"),
     "LogSoftmax": log_softmax,
     "Max": arithmetic.variadic(nn.MaxOp),
-    "MaxPool": one_by_one(windows.max_pool),
+    "MaxPool": max_pool,
     "Min": arithmetic.variadic(nn.MinOp),
     "Mish": _activation("mish"),
     "Mul": arithmetic.binary(nn.MulOp),

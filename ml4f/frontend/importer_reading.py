@@ -88,6 +88,8 @@ def evaluate_node(proto: onnx.NodeProto, constants: dict[str, np.ndarray], opset
     from onnx.reference import ReferenceEvaluator
 
     values = {name: constants[name] for name in proto.input if name}
+    if proto.op_type in ("CumProd", "CumSum"):  # PyTorch writes the axis as a vector of one element
+        values[proto.input[1]] = values[proto.input[1]].reshape(())
     unknown = onnx.TensorProto.UNDEFINED
     graph = onnx.helper.make_graph(
         [proto],

@@ -82,6 +82,7 @@ def arg_extreme(importer: Importer, node: Node) -> None:
     tensor = importer.tensor(steps.reduce("max" if last else "min", candidates, [axis]))
     importer.result(output, tensor if node.get("keepdims", 1) else squeezed(tensor, [axis]))
     importer.integers.add(output)
+    importer.bounds[output] = float(count)
 
 
 # Normalisations

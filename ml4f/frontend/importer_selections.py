@@ -221,6 +221,7 @@ def top_k(importer: Importer, node: Node) -> None:
     if outputs[1]:
         importer.result(outputs[1], _side_by_side(importer, indices, axis))
         importer.integers.add(outputs[1])
+        importer.bounds[outputs[1]] = extent
 
 
 def _side_by_side(importer: Importer, names: Sequence[str], axis: int) -> Tensor:

@@ -27,14 +27,14 @@ def identity(importer: Importer, node: Node) -> None:
 
 
 def dropout(importer: Importer, node: Node) -> None:
-    """Nothing, in inference. The mask, if asked for, is all ones there, which nobody needs."""
+    """Nothing, in inference; the mask is all ones there."""
     training = node.proto.input[2] if len(node.proto.input) > 2 else ""
     if training:
         mode = importer.const(training)
         if mode is None or bool(np.ravel(mode)[0]):
             raise NotSupported("it drops at random, as in training; export the model for inference")
-    if any(node.proto.output[1:]):
-        raise NotSupported("its mask is not computed; take it out of the model's outputs")
+    if len(node.proto.output) > 1 and node.proto.output[1]:
+        importer.constants[node.proto.output[1]] = np.ones(importer.shape(node.proto.input[0]), dtype=np.bool_)
     identity(importer, node)
 
 

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
+import onnx
 from xdsl.dialects.builtin import StringAttr
 
+from ml4f.backend.loop.elementary import ACTIVATIONS
 from ml4f.dialects.nn import numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_arithmetic import combine, emit_activation
 from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_values import NotSupported, Tensor
+
+FOLDED: dict[type[nn.BinaryOp], Callable[[Any, Any], Any]] = {
+    nn.AddOp: np.add,
+    nn.SubOp: np.subtract,
+    nn.MulOp: np.multiply,
+    nn.DivOp: np.divide,
+    nn.MaxOp: np.maximum,
+    nn.MinOp: np.minimum,
+    nn.WhereOp: lambda a, mask: np.where(mask != 0, a, np.float32(0)),
+}
+"""Operations of two constants, which are computed when importing."""
 
 
 class Steps:
@@ -46,14 +59,52 @@ class Steps:
     def binary(self, op: type[nn.BinaryOp], a: str, b: str | float, output: str | None = None) -> str:
         """Elementwise, with broadcasting; a number is a constant."""
         output = output or self.fresh()
-        combine(self.importer, self.node, op, a, b if isinstance(b, str) else self.constant(b), output)
+        b = b if isinstance(b, str) else self.constant(b)
+        left, right = self.importer.const(a), self.importer.const(b)
+        if left is not None and right is not None and op in FOLDED:
+            values = FOLDED[op](left.astype(np.float32), right.astype(np.float32))
+            self.importer.constants[output] = np.asarray(values, dtype=np.float32)
+        else:
+            combine(self.importer, self.node, op, a, b, output)
         return output
 
     def activation(self, name: str, x: str, *parameters: float, output: str | None = None) -> str:
         """An elementwise function."""
         output = output or self.fresh()
+        if (value := self.importer.const(x)) is not None:
+            result = ACTIVATIONS[name].reference(value.astype(np.float32), *parameters)
+            self.importer.constants[output] = np.asarray(result, dtype=np.float32)
+            return output
         emit_activation(self.importer, self.node, name, parameters, x, output)
         return output
+
+    def operator(self, op_type: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """An operator of ONNX, of the newest opset, with one output."""
+        from ml4f.frontend.importer_ops import HANDLERS
+
+        output = output or self.fresh()
+        proto = onnx.helper.make_node(op_type, list(inputs), [output], name=self.node.layer, **attributes)
+        HANDLERS[op_type](self.importer, self.node.altered(proto))
+        return output
+
+    def part(self, x: str, axis: int, first: int, count: int, step: int = 1, output: str | None = None) -> str:
+        """Some elements along an axis."""
+        constants = [self.whole([n]) for n in (first, first + step * (count - 1) + 1, axis, step)]
+        return self.operator("Slice", x, *constants, output=output)
+
+    def shaped(self, x: str, shape: Sequence[int]) -> str:
+        """The same elements, in the tensor's own order, with another shape."""
+        constant = self.importer.const(x)
+        if constant is not None:
+            return self.constant(constant.reshape(tuple(shape)))
+        value = self.importer.in_order(self.importer.tensor(x)).value
+        return self.value(Tensor(value, tuple(shape), tuple(range(len(shape)))))
+
+    def whole(self, value: Any) -> str:
+        """A constant of whole numbers, as shapes and axes are."""
+        name = self.fresh()
+        self.importer.constants[name] = np.asarray(value, dtype=np.int64)
+        return name
 
     def reduce(self, kind: str, x: str, axes: Sequence[int]) -> str:
         """Over axes, which stay with extent 1."""

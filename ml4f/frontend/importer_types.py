@@ -25,8 +25,28 @@ EXACT_OPERATORS = (*MOVES, "Unsqueeze", "Abs", "Max", "Min", "Neg", "ReduceMax",
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 VALUES = (*COMPARISONS, "Concat", "Max", "Min", "Where")
 """Operators whose constant inputs are values like the computed ones."""
-INTEGER_OPERATORS = (*EXACT_OPERATORS, *COMPARISONS, "ArrayFeatureExtractor", "Cast", "Gather", "OneHot")
+SEQUENCES = ("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceInsert", "SplitToSequence")
+INTEGER_OPERATORS = (
+    *EXACT_OPERATORS,
+    *COMPARISONS,
+    *SEQUENCES,
+    "ArrayFeatureExtractor",
+    "Cast",
+    "Gather",
+    "GatherElements",
+    "OneHot",
+)
 """What may be done to computed integers."""
+QUANTIZED = (
+    "ConvInteger",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+)
+"""Operators of quantised networks, refused unless what they read is constant, as weights are."""
 EXACT = 1 << 24
 """Whole numbers up to it are float32."""
 MAX_ELEMENTS = 1 << 26

@@ -216,8 +216,6 @@ def pooled(importer: Importer, node: Node, pool: Pool) -> None:
 
 def max_pool(importer: Importer, node: Node) -> None:
     """MaxPool without indices."""
-    if len([name for name in node.proto.output if name]) > 1:
-        raise NotSupported("the indices of MaxPool are not computed")
 
     def pool(x: SSAValue, window: Window, shape: Shape) -> SSAValue:
         return importer.emit(nn.MaxPool2dOp, [x], shape, kernel=numbers(window.kernel), **window.properties())
