@@ -18,6 +18,8 @@ from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.fusion import fuse_pool
 from ml4f.backend.loop.nest import Combine, Step
 from ml4f.backend.loop.pricing import price
+from ml4f.backend.loop.schedules import mac_schedule
+from ml4f.backend.loop.tiles import plane_tiles
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import NestOp
 from ml4f.interpreters.execute import input_sizes
@@ -210,3 +212,30 @@ def test_a_pool_larger_than_its_input_is_fused():
     assert pool.terms() == 10 and not pool.guards
     fused = fuse_pool(producer, pool)
     assert fused is not None and not fused.pool_guards and not fused.window_dims
+
+
+def test_tiles_of_several_rows():
+    """Random small images, with padding and strides: every pass keeps the result of a tile of whole rows."""
+    tried = 0
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        size, kernel = [int(n) for n in rng.integers(3, 9, 2)], [int(n) for n in rng.integers(1, 4, 2)]
+        channels, filters, stride = int(rng.integers(1, 4)), int(rng.integers(2, 8)), int(rng.integers(1, 3))
+        pads = [int(rng.integers(0, k)) for k in kernel * 2]
+        out = [(size[i] + pads[i] + pads[i + 2] - kernel[i]) // stride + 1 for i in range(2)]
+        shapes = [*size, channels], [*kernel, channels, filters], [*out, filters]
+        nest = kernels.conv2d(*shapes, [stride] * 2, [1, 1], pads, 1, False) if min(out) > 0 else None
+        for tiles in [] if nest is None else list(plane_tiles(nest))[seed % 3 :][:1]:
+            schedule = mac_schedule(nest, dict(tiles), 9 * int(rng.integers(1, 3)), use_trim=False)
+            cost = price(nest, schedule)
+            if cost is None or not cost.feasible:
+                continue
+            module = kernel_module(
+                nest,
+                {"w": rng.standard_normal(math.prod(kernel) * channels * filters)},
+                {"x": math.prod(size) * channels, "out": math.prod(out) * filters},
+            )
+            next(op for op in module.walk() if isinstance(op, NestOp)).properties["schedule"] = ScheduleAttr(schedule)
+            check(module, LOOP_PASSES, rng, math.prod(size) * channels)
+            tried += 1
+    assert tried > 5

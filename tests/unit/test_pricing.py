@@ -29,9 +29,9 @@ CODE = 0.08
 SMALL_CODE = 28
 
 
-def priced_layers(path: Path) -> list[tuple[str, Price, int, int]]:
+def priced_layers(path: Path, float16: bool = False) -> list[tuple[str, Price, int, int]]:
     """(kernel, estimate, simulated cycles, bytes of code) of every call of a model compiled by default."""
-    passes = Options().pipeline()
+    passes = Options(float16=float16).pipeline()
     module = import_onnx(onnx.load(path), path.stem)
     split = passes.index("loop-plan-memory") + 1
     run_passes(module, passes[:split])
@@ -57,8 +57,8 @@ def priced_layers(path: Path) -> list[tuple[str, Price, int, int]]:
     return layers
 
 
-def check(path: Path) -> None:
-    layers = priced_layers(path)
+def check(path: Path, float16: bool = False) -> None:
+    layers = priced_layers(path, float16)
     total = sum(cycles for _, _, cycles, _ in layers)
     assert total and sum(e.cycles for _, e, _, _ in layers) == pytest.approx(total, rel=CYCLES, abs=SMALL_CYCLES)
     off = []
@@ -82,3 +82,11 @@ def test_estimates_of_shared_models(name: str):
     if models is None:
         pytest.skip("the shared models are not there (ML4F_SHARED)")
     check(models / f"{name}.onnx")
+
+
+@pytest.mark.parametrize("name", ["samples/oneD", "trained/digits_conv2d", "trained/digits_dw2d"])
+def test_estimates_with_float16_weights(name: str):
+    models = shared_models()
+    if models is None:
+        pytest.skip("the shared models are not there (ML4F_SHARED)")
+    check(models / f"{name}.onnx", float16=True)

@@ -14,8 +14,9 @@ from ml4f.backend.loop.candidates import candidates
 from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.nest import Nest, Step
 from ml4f.backend.loop.pricing import price
-from ml4f.backend.loop.schedules import split_taps
-from ml4f.backend.loop.search import CYCLES_OF_FASTEST, FIXED_BYTES, Goal, choose, convex, halved_bytes
+from ml4f.backend.loop.schedules import mac_schedule, split_taps
+from ml4f.backend.loop.search import CYCLES_OF_FASTEST, FIXED_BYTES, FLASH_PAGE, Goal, choose, convex, halved_bytes
+from ml4f.backend.loop.tiles import plane_tiles
 
 RELU = [Step("activation", None, "relu")]
 
@@ -128,3 +129,75 @@ def test_float16_spends_part_of_what_its_weights_save():
     assert totals[1].cycles < 1.05 * totals[0].cycles
     assert totals[1].code_bytes < totals[0].code_bytes + sum(halved_bytes(n) for n in half)
     assert not any(halved_bytes(n) for n in whole)
+
+
+def halved(nest: Nest) -> Nest:
+    """The nest with float16 weights."""
+    return replace(nest, operands=tuple(replace(o, element="f16") if o.role == "w" else o for o in nest.operands))
+
+
+def square(size: int, window: int, channels: int, filters: int, stride: int = 1, pad: int = 0) -> Nest:
+    """A two-dimensional convolution of a square image."""
+    out = (size + 2 * pad - window) // stride + 1
+    shapes = [size, size, channels], [window, window, channels, filters], [out, out, filters]
+    return kernels.conv2d(*shapes, [stride] * 2, [1, 1], [pad] * 4, 1, True, RELU)
+
+
+def line(size: int, window: int, channels: int, filters: int, stride: int = 1) -> Nest:
+    """A one-dimensional convolution without padding."""
+    out = (size - window) // stride + 1
+    shapes = [size, 1, channels], [window, 1, channels, filters], [out, 1, filters]
+    return kernels.conv2d(*shapes, [stride, 1], [1, 1], [0] * 4, 1, True, RELU)
+
+
+def depthwise(size: int, channels: int, stride: int = 1) -> Nest:
+    out = (size - 1) // stride + 1
+    shapes = [size, size, channels], [3, 3, channels, 1], [out, out, channels]
+    return kernels.depthwise_conv2d(*shapes, [stride] * 2, [1, 1], [1] * 4, True, RELU)
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        square(4, 3, 3, 8, pad=1),
+        square(5, 3, 16, 16),
+        square(11, 5, 16, 16, 3),
+        square(5, 1, 3, 8),
+        line(10, 5, 3, 8),
+        line(16, 3, 32, 64, 2),
+        depthwise(4, 8),
+        depthwise(7, 16, 2),
+    ],
+    ids=["3x3 same 4x4", "3x3 valid 5x5", "5x5 s3", "1x1 5x5", "1d k5", "1d k3 s2", "dw 4x4", "dw s2 7x7"],
+)
+def test_float16_costs_little_on_small_images(nest: Nest):
+    """Conversions are shared by all pixels of several rows, and by tiles of an odd number of filters, too."""
+    whole, half = choose([nest]), choose([halved(nest)])
+    assert all(c.nest.by_role["w"].element == "f16" for c in half.candidates.values())
+    assert half.totals.cycles < 1.05 * whole.totals.cycles
+
+
+def test_float16_of_four_pixels_costs_the_conversions():
+    """Each weight is loaded once; half a cycle more for it is all, though that is a twentieth here."""
+    nest = square(4, 3, 16, 16)
+    whole, half = candidates(nest, 0, False)[0], candidates(halved(nest), 0, False)[0]
+    assert half.cycles - whole.cycles < 0.51 * 9 * 16 * 16
+
+
+def test_float16_comes_near_float32_where_that_takes_code():
+    """A dense layer costs a sixth more; what the others can make up for is worth some code."""
+    nests = [line(10, 5, 8, 8), kernels.dense(1, 48, 5, True)]
+    whole, half = choose(nests).totals, choose([halved(n) for n in nests]).totals
+    assert half.cycles < 1.05 * whole.cycles and half.code_bytes < whole.code_bytes + FLASH_PAGE / 2
+
+
+def test_tiles_of_several_rows_are_for_narrow_rows():
+    nest = square(4, 3, 8, 16)
+    tiles = list(plane_tiles(nest))
+    assert tiles and all(dict(t)["oy"] == dict(t)["ox"] == 2 for t in tiles)
+    assert all(dict(t)["oy"] * dict(t)["ox"] * dict(t)["f"] < 31 for t in plane_tiles(square(6, 3, 8, 16)))
+    assert not list(plane_tiles(square(8, 3, 8, 16))) and not list(plane_tiles(line(10, 5, 3, 8)))
+    taps = split_taps(nest)
+    assert taps is not None
+    row = price(taps, mac_schedule(taps, {"ox": 2, "f": 8}, 9))
+    assert row is not None and candidates(nest, 0, False)[0].cycles < 0.95 * row.cycles

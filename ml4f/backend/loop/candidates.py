@@ -25,44 +25,33 @@ from ml4f.backend.loop.schedules import (
     costly_epilogue,
     default_schedule,
     guarded_reductions,
-    input_strides,
     mac_schedule,
     pixel_dims,
     plain_dim,
     plain_schedule,
+    points_apart,
     pooled_points,
     shares_inputs,
-    split,
     split_phases,
     split_taps,
     tile_dims,
+    tile_pixels,
     trimmable,
     unroll_order,
 )
+from ml4f.backend.loop.tiles import MAX_PIXELS, MAX_TILE_VALUES, plane_tiles, tile_sizes
 
 MAX_BODY_TERMS = 400
 """The largest number of products in one body; more makes no measurable difference and costs code."""
 MAX_WHOLE_TERMS = 720
 """The same for a body that needs no loop around it."""
-MAX_PIXELS = 12
-"""Pixels of a tile."""
 VECTOR = 4
 """Results that the epilogue handles together."""
 SHORTEST_RUN = 3
 """Results for which a multiple store is faster than single ones."""
-TILES = 8
-TILE_TOLERANCE = 1.05
-"""Tiles whose families are priced: at most so many, and none whose loads cost 5 % more than the best one's."""
-COMPACT_TILES = 4
-COMPACT_TOLERANCE = 1.15
-"""Further tiles that divide the nest evenly, for their small code; the latter as in `TILE_TOLERANCE`."""
-NARROW = 2
-"""Of these all that have at most so many filters, where code is to be small and borders have code of their own."""
 PEELED_TAPS = 8
 PEELED_TERMS = 16
 """With more taps of a one-dimensional kernel, or reduction points of another one, peeled borders are much code."""
-MAX_TILE_VALUES = 31
-"""Accumulators, inputs, weights and a product: with one more there is no second product, and adding has to wait."""
 EDGED_PIXELS = (1, 2, 3, 4, 5)
 EDGED_FILTERS = (4, 5, 6, 8)
 EDGED_STEPS = (1, 2)
@@ -70,6 +59,11 @@ MAX_EDGED_TERMS = 64
 """Tiles and bodies of the smallest code for padded columns."""
 DENSE_WORDS = 28
 """Registers for a dense kernel's accumulators and weights; four are inputs."""
+
+
+FAR_APART = 8
+FAR_STEPS = (2, 4, 8)
+"""How far to unroll taps whose inputs neighbouring pixels share only so many points later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +121,11 @@ class Family:
         return max((n for d, n in tiles.items() if out.coefficient(d) == 1), default=0)
 
     def candidates(self) -> Iterator[Candidate]:
-        """Prices two members, or all if they are not alike, and derives the others; nothing if values do not fit."""
-        members = [(u, self.schedule(u)) for u in self.steps]
+        """Prices two members, or all if they are not alike, and derives the others; nothing if values do not fit.
+
+        Steps between which float16 weights do not lie in whole words are left out.
+        """
+        members = [(u, s) for u in self.steps if whole_words(self.nest, s := self.schedule(u))]
         priced: list[Price] = []
         for _, schedule in members[:2] if self.linear else members:
             result = price(self.nest, schedule)
@@ -241,25 +238,36 @@ def _options(family: Family) -> Iterator[Family]:
 def _families(nest: Nest, max_pixels: int, compact: bool) -> Iterator[Family]:
     for use_trim in _trims(nest, compact):
         pixel, filter_ = tile_dims(nest, use_trim)
-        trim = trimmable(nest) if use_trim else None
-        forced = guarded_reductions(nest, trim)
-        order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
-        free = [d for d in order if d not in forced]
         for m, n in tile_sizes(nest, pixel, filter_, max_pixels, compact):
             tiles = tuple((d, k) for d, k in ((pixel, m), (filter_, n)) if d is not None)
-            accumulators = pooled_points(nest) * m * n
-            chunk = 0 if accumulators + pooled_points(nest) * m + n < MAX_TILE_VALUES else 2 * n
-            inner = math.prod(nest.extents[d] for d in forced)
-            for dim in reversed(free):
-                taps = shares_inputs(nest, dim, pixel)
-                steps = _steps(nest.extents[dim], inner * accumulators, taps, dim == free[0])
-                if compact or not taps or dim == free[0]:
-                    yield Family(nest, tiles, dim, inner, steps, not taps, use_trim, chunk)
-                inner *= nest.extents[dim]
-                if inner * accumulators > MAX_WHOLE_TERMS:
-                    break
-            if not free:
-                yield Family(nest, tiles, "", inner, (1,), False, use_trim, chunk)
+            yield from _families_of(nest, tiles, use_trim, compact)
+    for tiles in plane_tiles(nest, max_pixels):
+        for family in _families_of(nest, tiles, False, compact):
+            yield from dict.fromkeys((replace(family, chunk=0), family))  # fits where inputs are shared by taps
+
+
+def _families_of(nest: Nest, tiles: tuple[tuple[str, int], ...], use_trim: bool, compact: bool) -> Iterator[Family]:
+    """The families of one tile: each unrolls another reduction dim."""
+    pixels, trim = tile_pixels(nest, use_trim, dict(tiles)), trimmable(nest) if use_trim else None
+    forced = guarded_reductions(nest, trim)
+    order = [d for d in unroll_order(nest, pixels) if not (trim and d == trim[1])]
+    free = [d for d in order if d not in forced]
+    accumulators = pooled_points(nest) * math.prod(n for _, n in tiles)
+    n = math.prod(n for d, n in tiles if d not in pixels)
+    chunk = 0 if accumulators + accumulators // n + n < MAX_TILE_VALUES else 2 * n
+    inner = math.prod(nest.extents[d] for d in forced)
+    for dim in reversed(free):
+        taps = shares_inputs(nest, dim, pixels)
+        far = taps and points_apart(nest, dim, pixels) >= FAR_APART
+        steps = _steps(nest, dim, inner * accumulators, taps, dim == free[0])
+        steps += tuple(u for u in FAR_STEPS if far and u not in steps and u * inner * accumulators <= MAX_BODY_TERMS)
+        if compact or not taps or far or dim == free[0]:
+            yield Family(nest, tiles, dim, inner, steps, not taps, use_trim, chunk)
+        inner *= nest.extents[dim]
+        if inner * accumulators > MAX_WHOLE_TERMS:
+            break
+    if not free:
+        yield Family(nest, tiles, "", inner, (1,), False, use_trim, chunk)
 
 
 def _edged(nest: Nest) -> Iterator[Family]:
@@ -270,7 +278,7 @@ def _edged(nest: Nest) -> Iterator[Family]:
         taps = edge_taps(nest, pixel) if pixel is not None else None
         if pixel is None or taps is None or guarded_reductions(nest, trim) != [taps]:
             continue
-        order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
+        order = [d for d in unroll_order(nest, (pixel,)) if not (trim and d == trim[1])]
         filters = nest.extents[filter_] if filter_ else 1
         for m, n in product(EDGED_PIXELS, EDGED_FILTERS):
             fits = m * n + m + n < MAX_TILE_VALUES or m * n + min(m, n) + 2 < MAX_TILE_VALUES
@@ -297,48 +305,23 @@ def _trims(nest: Nest, compact: bool) -> tuple[bool, ...]:
     return (True, False) if terms <= PEELED_TERMS else (True,)
 
 
-def _steps(extent: int, terms: int, taps: bool, outermost: bool) -> tuple[int, ...]:
-    """How far to unroll a dim of `terms` products a point. Taps one or all; all of them is the next dim's step of 1."""
+def _steps(nest: Nest, dim: str, terms: int, taps: bool, outermost: bool) -> tuple[int, ...]:
+    """How far to unroll a dim of `terms` products a point. Taps one or all; all of them is the next dim's step of 1.
+
+    Of taps with float16 weights also two, which fill words whatever the number of filters.
+    """
+    extent = nest.extents[dim]
     if taps:
-        return (1, extent) if outermost and extent * terms <= MAX_WHOLE_TERMS else (1,)
+        steps = [1]
+        half = nest.has("w") and nest.by_role["w"].element == "f16"
+        if half and extent > 2 and 2 * terms <= MAX_BODY_TERMS:
+            steps.append(2)
+        if outermost and extent * terms <= MAX_WHOLE_TERMS:
+            steps.append(extent)
+        return tuple(dict.fromkeys(steps))
     last = extent if outermost else extent - 1
     limits = {extent: MAX_WHOLE_TERMS, 1: MAX_BODY_TERMS * terms}
     return tuple(u for u in range(1, last + 1) if u * terms <= limits.get(u, MAX_BODY_TERMS)) or (1,)
-
-
-def tile_sizes(
-    nest: Nest, pixel: str | None, filter_: str | None, max_pixels: int = MAX_PIXELS, compact: bool = True
-) -> list[tuple[int, int]]:
-    """The tiles with the fewest loads and the least left over, best first, then some without remainders."""
-    pixels = nest.extents[pixel] if pixel else 1
-    filters = nest.extents[filter_] if filter_ else 1
-    window = pooled_points(nest)
-    x, strides = nest.by_role["x"].map, input_strides(nest, pixel)
-    taps = max((nest.extents[d] for d in nest.reduction_dims if x.coefficient(d) in strides), default=1)
-
-    def cost(size: tuple[int, int]) -> float:
-        total = 0.0
-        for size_m, count_m in split(pixels, size[0]):
-            for size_n, count_n in split(filters, size[1]):
-                loads = (window * size_m + taps - 1) / taps + size_n + 1
-                total += count_m * count_n * (2 * window * size_m * size_n + loads)
-        return total
-
-    sizes = [
-        (m, n)
-        for m in range(1, min(pixels, max_pixels) + 1)
-        for n in range(1, min(filters, 16) + 1)
-        if window * m * n + n + (window * m if taps > 1 else min(window * m, 2)) < MAX_TILE_VALUES
-    ]
-    sizes = sorted(sizes, key=cost) or [(1, 1)]
-    limit = TILE_TOLERANCE * cost(sizes[0])
-    best = [s for s in sizes[:TILES] if cost(s) <= limit]
-    slowest = COMPACT_TOLERANCE * cost(sizes[0])
-    even = [s for s in sizes if not pixels % s[0] and not filters % s[1] and s not in best]
-    if not compact:
-        return best + [s for s in even[:COMPACT_TILES] if cost(s) <= slowest]
-    narrow = NARROW if pixel and any(g.expr.mentions(pixel) for g in nest.guards) else 0
-    return best + [s for i, s in enumerate(even) if i < COMPACT_TILES or s[1] <= narrow]
 
 
 def _rolled(nest: Nest, max_pixels: int) -> Iterator[Candidate]:

@@ -52,7 +52,7 @@ def folded_schedules(nest: Nest, max_pixels: int = UNLIMITED) -> Iterator[Schedu
                     loops.append((looped, split_peeled(nest.extents[looped], channels)))
                 loops += [(d, ((nest.extents[d], 1),)) for d in nest.reduction_dims if d != looped]
                 order = _order(nest, row, looped)
-                taps = ((d, reading_order(nest, d, row, nest.extents[d])) for d in order if d != (skew and skew[1]))
+                taps = ((d, reading_order(nest, d, (row,), nest.extents[d])) for d in order if d != (skew and skew[1]))
                 explicit = tuple((d, points) for d, points in taps if points is not None)
                 yield Schedule(tuple(loops), (filter_, row), tuple(order), explicit, skew=skew)
 

@@ -6,7 +6,7 @@ Which of them are worth pricing is for `candidates.py` to say.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +166,13 @@ def values_of_epilogue(nest: Nest) -> int:
     return max([1, *(ACTIVATIONS[s.name].live for s in nest.epilogue if s.kind == "activation")])
 
 
+def tile_pixels(nest: Nest, use_trim: bool = True, tiles: Collection[str] = ()) -> tuple[str, ...]:
+    """The dims along which a tile's pixels lie: one, or those of them that are among `tiles`."""
+    pixel, _ = tile_dims(nest, use_trim)
+    several = tuple(d for d in pixel_dims(nest) if d in tiles and d not in nest.window_dims)
+    return several if len(several) > 1 else () if pixel is None else (pixel,)
+
+
 def costly_epilogue(nest: Nest) -> bool:
     """Whether only a few results can be in registers together."""
     return values_of_epilogue(nest) > FEW_VALUES or any(s.kind == "pow" for s in nest.epilogue)
@@ -179,19 +186,19 @@ def has_constants(nest: Nest) -> bool:
     )
 
 
-def input_strides(nest: Nest, pixel: str | None) -> list[int]:
+def input_strides(nest: Nest, pixels: Sequence[str]) -> list[int]:
     """How far apart the inputs of neighbouring pixels of a tile lie, a pool's window included; smallest first."""
     x = nest.by_role["x"].map
-    return sorted({s for d in (pixel, *nest.window_dims) if d is not None and (s := x.coefficient(d))})
+    return sorted({s for d in (*pixels, *nest.window_dims) if (s := x.coefficient(d))})
 
 
-def reading_order(nest: Nest, dim: str, pixel: str | None, step: int) -> tuple[int, ...] | None:
+def reading_order(nest: Nest, dim: str, pixels: Sequence[str], step: int) -> tuple[int, ...] | None:
     """Taps that neighbouring pixels share, one behind the other: at a stride of 2 the even taps, then the odd ones.
 
     None where the natural order is right.
     """
     tap = nest.by_role["x"].map.coefficient(dim)
-    ratio = next((s // tap for s in input_strides(nest, pixel) if tap and s % tap == 0), 1)
+    ratio = next((s // tap for s in input_strides(nest, pixels) if tap and s % tap == 0), 1)
     if ratio == 1 or ratio >= step:
         return None
     return tuple(sorted(range(step), key=lambda i: (i % ratio, i)))
@@ -203,9 +210,8 @@ def split_taps(nest: Nest) -> Nest | None:
     Window and channels of a one-dimensional convolution are contiguous and were merged; a loop over channels with all
     taps in its body needs them apart.
     """
-    pixel, _ = tile_dims(nest)
     x = nest.by_role["x"].map
-    strides = input_strides(nest, pixel)
+    strides = input_strides(nest, tile_pixels(nest))
     for dim, extent in nest.reduction:
         step = x.coefficient(dim)
         if not step or not strides or strides[0] % step or any(g.expr.mentions(dim) for g in nest.guards):
@@ -250,19 +256,25 @@ def _split_map(map_: Linear, dim: str, outer: str, inner: int) -> Linear:
     return Linear(tuple(terms), map_.constant)
 
 
-def shares_inputs(nest: Nest, dim: str, pixel: str | None) -> bool:
+def shares_inputs(nest: Nest, dim: str, pixels: Sequence[str]) -> bool:
     """Whether neighbouring pixels read the same inputs at different points of a reduction dim: it is a dim of taps."""
     step = nest.by_role["x"].map.coefficient(dim)
     return step != 0 and any(
         (stride % step == 0 and stride // step < nest.extents[dim]) or step % stride == 0
-        for stride in input_strides(nest, pixel)
+        for stride in input_strides(nest, pixels)
     )
 
 
-def unroll_order(nest: Nest, pixel: str | None) -> list[str]:
+def points_apart(nest: Nest, dim: str, pixels: Sequence[str]) -> int:
+    """How many points of a dim of taps lie between the inputs that neighbouring pixels share."""
+    step = nest.by_role["x"].map.coefficient(dim)
+    return min([max(stride // step, 1) for stride in input_strides(nest, pixels) if step], default=1)
+
+
+def unroll_order(nest: Nest, pixels: Sequence[str]) -> list[str]:
     """The reduction dims, outermost first: those along which neighbouring pixels share inputs are the innermost."""
     x = nest.by_role["x"].map
-    return sorted(nest.reduction_dims, key=lambda d: (shares_inputs(nest, d, pixel), -abs(x.coefficient(d))))
+    return sorted(nest.reduction_dims, key=lambda d: (shares_inputs(nest, d, pixels), -abs(x.coefficient(d))))
 
 
 def mac_schedule(
@@ -281,14 +293,14 @@ def mac_schedule(
     reduction dim that is a loop of single points all the same, in tiles that lack none. `edge`: see `Schedule`.
     """
     trim = trimmable(nest) if use_trim else None
-    pixel, _ = tile_dims(nest, use_trim)
-    order = [d for d in unroll_order(nest, pixel) if not (trim and d == trim[1])]
+    pixels = tile_pixels(nest, use_trim, tiles)
+    order = [d for d in unroll_order(nest, pixels) if not (trim and d == trim[1])]
     looped = (rolled, edge[1] if edge is not None else None)
     forced = [d for d in guarded_reductions(nest, trim) if d not in looped]
     steps = unroll_steps(nest, [d for d in order if d != rolled], points, forced)
     explicit = []
     for dim in order:
-        taps = reading_order(nest, dim, pixel, steps.get(dim, 1))
+        taps = reading_order(nest, dim, pixels, steps.get(dim, 1))
         if taps is not None and (edge is None or dim != edge[1]):
             explicit.append((dim, taps))
     if trim:

@@ -15,6 +15,8 @@ from typing import Literal
 
 from ml4f.backend.loop.candidates import Candidate, candidates
 from ml4f.backend.loop.nest import Nest, Schedule
+from ml4f.backend.loop.packing import in_full
+from ml4f.backend.loop.schedules import pixel_dims
 
 Goal = Literal["speed", "balanced", "size"]
 
@@ -29,6 +31,13 @@ FLOAT16_RATE = 3.0
 FLOAT16_SHARE = 0.5
 """float16 weights cost cycles: a per cent of these has to buy so many times as much code, as long as the code that is
 not saved takes no more than this share of what the weights have saved."""
+FLOAT16_CYCLES: dict[bool, float] = {True: 1.047, False: 1.165}
+"""float16 weights may cost so many times the cycles of float32 ones, in a program with convolutions or without: a load
+of two and their conversions take a cycle more than two loads, for each tile. What is wanted is 1.05 and 1.17."""
+FLOAT16_NEAREST = 1.005
+"""Where nothing is as fast: how near to the fastest a choice has to be."""
+FLOAT16_CODE = 1.25
+"""How much code that may take, a page more, in parts of what is chosen for float32 weights."""
 FIXED_BYTES = 100
 """What an object has besides kernels: entry, saving of registers, return."""
 
@@ -87,6 +96,15 @@ class _Path:
         allowed = [i for i, totals in enumerate(self.places) if totals.cycles <= limit] or [0]
         place = min(allowed, key=lambda i: (self.places[i].weighed(rate), i))
         return self._improved(place, lambda totals: totals.weighed(rate) if totals.cycles <= limit else inf)
+
+    def below(self, limit: float, rate: float) -> Choice:
+        """The best choice of at most `limit` cycles from any place of the path: exchanges of one for another, too."""
+        places = [i for i, totals in enumerate(self.places) if totals.cycles <= limit] or [0]
+
+        def cost(totals: Totals) -> float:
+            return totals.weighed(rate) if totals.cycles <= limit else inf
+
+        return min((self._improved(i, cost) for i in places), key=lambda choice: cost(choice.totals))
 
     def within(self, max_code: int) -> Choice:
         """A fast choice of at most `max_code` bytes; the smallest one where that is impossible."""
@@ -152,10 +170,24 @@ def choose(nests: Sequence[Nest], goal: Goal = "balanced", max_code: int = 0, ma
     path = _Path(nests, max_pixels, compact=goal == "size" or max_code > 0)
     limit, rate = CYCLES_OF_FASTEST[goal] * path.places[0].cycles, CODE_PER_CYCLES[goal]
     choice = path.choice(limit, rate)
-    faster = path.choice(limit, rate * FLOAT16_RATE)
-    if faster.totals.code_bytes - choice.totals.code_bytes <= FLOAT16_SHARE * sum(map(halved_bytes, path.counts)):
-        choice = faster
+    halved = sum(map(halved_bytes, path.counts))
+    if halved:
+        faster = path.choice(limit, rate * FLOAT16_RATE)
+        if faster.totals.code_bytes - choice.totals.code_bytes <= FLOAT16_SHARE * halved:
+            choice = faster
+        if goal != "size" and not max_code:
+            whole = choose([in_full(nest) for nest in nests], goal, max_pixels=max_pixels).totals
+            most = FLOAT16_CYCLES[any(map(_is_convolution, path.counts))] * whole.cycles
+            if choice.totals.cycles > most:
+                faster = path.below(max(most, FLOAT16_NEAREST * path.places[0].cycles), rate)
+                if FLASH_PAGE + faster.totals.code_bytes <= FLOAT16_CODE * (FLASH_PAGE + whole.code_bytes):
+                    choice = faster
     return choice if not max_code or choice.totals.code_bytes <= max_code else path.within(max_code)
+
+
+def _is_convolution(nest: Nest) -> bool:
+    """Whether there are several pixels."""
+    return nest.combine == "mac" and any(nest.extents[d] > 1 for d in pixel_dims(nest))
 
 
 def choose_schedule(nest: Nest) -> tuple[Schedule, Candidate]:
