@@ -10,17 +10,18 @@ be it predicated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Attribute, Block
+from xdsl.ir import Attribute, Block, SSAValue
 
 from ml4f.backend.thumb import control_forms as control
-from ml4f.backend.thumb.encoding import Form, Row, Values, word_bytes
+from ml4f.backend.thumb.encoding import Form, Part, Row, Values, word_bytes
+from ml4f.backend.thumb.entry import Argument, CallNeeds, argument_moves, initial_moves, kept_registers
 from ml4f.backend.thumb.operand_kinds import CONDITIONS, LR, PC
 from ml4f.dialects.thumb.base import ThumbOp
-from ml4f.dialects.thumb.memory_ops import STORE_FRAME
+from ml4f.dialects.thumb.memory_ops import STORE_FRAME, ArenaAddressOp, DataAddressOp
 from ml4f.dialects.thumb.registers import CoreRegisterType, number
 from ml4f.dialects.thumb.structure import CallOp, DataOp, FuncOp, LoopOp, ReturnOp, YieldOp
 from ml4f.errors import InternalError
@@ -204,9 +205,9 @@ class _Emitter:
 
     # Functions
 
-    def saved(self) -> tuple[int, int]:
-        """The mask of core registers to save, and how many S registers from s16 up."""
-        cores, singles = set[int](), set[int]()
+    def saved(self, kept: Iterable[int]) -> tuple[int, int]:
+        """The mask of core registers to save, and how many S registers from s16 up; `kept`: written by the entry."""
+        cores, singles = set[int](kept), set[int]()
         for written_cores, written_singles in self.written.values():
             cores |= written_cores
             singles |= written_singles
@@ -218,23 +219,32 @@ class _Emitter:
         return mask, max(0, last - FIRST_CALLEE_SAVED_SINGLE + 1)
 
     def entry_function(self, offsets: dict[str, int]) -> None:
-        mask, singles = self.saved()
+        needs = self.call_needs(offsets)
+        kept = kept_registers(list(needs.values()))
+        mask, singles = self.saved(kept.values() if kept is not None else ())
+        mask |= 0 if kept is not None else 0b11
         inlined = [self.functions[name] for name in self.inline]
         spill = max([f.frame.value.data for f in (self.entry, *inlined) if f.frame is not None], default=0)
         self.items.append(Label(ENTRY_SYMBOL, is_function=True))
-        self.line(control.PUSH, (mask | 0b11,))
+        if mask:
+            self.line(control.PUSH, (mask,))
         if singles:
             self.line(control.VPUSH, ((FIRST_CALLEE_SAVED_SINGLE, singles),))
         if spill:
             self.line(control.SUB_SP, (spill,))
         placement = _Frame(spill + WORD * singles, offsets)
+        if kept is not None:
+            self.parts(initial_moves(kept))
         pending = len(self.items)
         for op in self.entry.body.block.ops:
             if isinstance(op, CallOp):
+                if kept is not None:
+                    self.parts(argument_moves(needs[op], kept))
                 self.call(op, pending, placement)
                 pending = len(self.items)
             elif isinstance(op, ThumbOp):
-                self.operation(op, 0, placement)
+                if kept is None or not isinstance(op, ArenaAddressOp | DataAddressOp):
+                    self.operation(op, 0, placement)
             elif not isinstance(op, ReturnOp):
                 raise InternalError(f"{op.name} cannot stand in the entry function")
         self.comment("return")
@@ -243,10 +253,21 @@ class _Emitter:
         if singles:
             self.line(control.VPOP, ((FIRST_CALLEE_SAVED_SINGLE, singles),))
         if mask >> LR & 1:
-            self.line(control.POP, (mask & ~(1 << LR) | 0b11 | 1 << PC,))
+            self.line(control.POP, (mask & ~(1 << LR) | 1 << PC,))
         else:
-            self.line(control.POP, (mask | 0b11,))
+            if mask:
+                self.line(control.POP, (mask,))
             self.line(control.RETURN, ())
+
+    def call_needs(self, offsets: dict[str, int]) -> dict[CallOp, CallNeeds]:
+        """What each call of the entry function wants in which register, and what it may change."""
+        needs: dict[CallOp, CallNeeds] = {}
+        for op in self.entry.body.block.ops:
+            if isinstance(op, CallOp):
+                arguments = tuple(_argument(value, offsets) for value in op.arguments)
+                written = self.written[op.callee.root_reference.data][0]
+                needs[op] = CallNeeds(arguments, frozenset(written))
+        return needs
 
     def call(self, op: CallOp, start: int, placement: _Frame) -> None:
         """A call: its comment goes in front of the address computations, which start at item `start`."""
@@ -302,7 +323,10 @@ class _Emitter:
         self.line(control.BRANCH_IF, (NOT_EQUAL, 0), target=label, depth=depth)
 
     def operation(self, op: ThumbOp, depth: int, placement: _Frame) -> None:
-        for part in op.parts(placement):
+        self.parts(op.parts(placement), depth)
+
+    def parts(self, parts: Iterable[Part], depth: int = 0) -> None:
+        for part in parts:
             self.items.append(Line(part.form, part.values, part.condition, depth=depth))
 
     def line(self, form: Form, values: Values, target: str = "", depth: int = 0) -> None:
@@ -310,6 +334,16 @@ class _Emitter:
 
     def comment(self, text: str) -> None:
         self.items.append(Comment(text))
+
+
+def _argument(value: SSAValue, offsets: dict[str, int]) -> Argument:
+    register = number(value)
+    op = value.owner
+    assert register is not None
+    if isinstance(op, ArenaAddressOp):
+        return Argument(register, "arena", op.offset.value.data)
+    assert isinstance(op, DataAddressOp)
+    return Argument(register, "object", offsets[op.symbol.root_reference.data])
 
 
 def describe_call(op: CallOp) -> str:
