@@ -33,6 +33,7 @@ WORD = 4
 NOBODY = -1
 """The owner of a word that was never stored to."""
 
+Pair = tuple[int, int]
 Pointer = tuple[int, int]
 """(argument of the kernel, bytes from it)."""
 
@@ -66,6 +67,8 @@ class _Execution:
         self.values: dict[SSAValue, Pointer | int] = {arg: (i, 0) for i, arg in enumerate(kernel.body.block.args)}
         self.in_arena = [space.data == "arena" for space in kernel.spaces]
         self.read_data = False
+        self.same: set[Pair] = set()
+        """Arguments that are reached with pointers of others, which must have the same address."""
         self.stream = self.block(kernel.body.block)
 
     def pointer(self, value: SSAValue) -> Pointer:
@@ -121,6 +124,9 @@ class _Execution:
             words = len(op.values)
             if op.advanced is not None:
                 self.values[op.advanced] = argument, at + WORD * words
+        if op.argument is not None:
+            self.same.add((op.argument.value.data, argument))
+            argument = op.argument.value.data
         if self.in_arena[argument]:
             stores = isinstance(op, v.StoreOp | v.StoreMultipleOp)
             pending.extend((argument, at + WORD * i, stores) for i in range(words))
@@ -269,6 +275,8 @@ def check_plan(module: ModuleOp) -> None:
             symbols = [a.root_reference.data for a in call.arguments]
             contents = {i: data[s] for i, s in enumerate(symbols) if s in data}
             execution = _Execution(kernels[call.callee.root_reference.data], contents)
+            if any(arena.places[numbers[symbols[a]]] != arena.places[numbers[symbols[b]]] for a, b in execution.same):
+                raise ValidationError(f"{_layer(call)}: a pointer serves buffers that lie at different places")
             arena.run(execution.stream, [numbers.get(s) for s in symbols], _layer(call))
     for symbol in program.outputs:
         arena.check(numbers[symbol.root_reference.data])

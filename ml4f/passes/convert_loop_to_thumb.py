@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
 from xdsl.context import Context
@@ -31,7 +32,7 @@ class _Selector:
         self.blocks: list[Block] = []
 
     def run(self) -> Operation:
-        arguments = self.kernel.body.block.args
+        arguments = [arg for arg in self.kernel.body.block.args if arg.uses]
         block = Block(arg_types=[build.core(i) for i in range(len(arguments))])
         for old, new in zip(arguments, block.args, strict=True):
             self.values[old] = new
@@ -87,10 +88,10 @@ def _load_byte(s: _Selector, op: v.LoadByteOp) -> None:
 
 
 def _load_multiple(s: _Selector, op: v.LoadMultipleOp) -> None:
-    if op.offset.value.data or op.advance is None:
+    if op.offset.value.data:
         raise InternalError("load_multiple needs pointer form")
-    count = len(op.values) - 1
-    lowered = build.vldmia(s.values[op.pointer], count, op.space.data)
+    make, count = (build.vldm, len(op.values)) if op.advance is None else (build.vldmia, len(op.values) - 1)
+    lowered = make(s.values[op.pointer], count, op.space.data)
     s.emit(lowered)
     for old, new in zip(op.values, lowered.results, strict=True):
         s.values[old] = new
@@ -312,14 +313,15 @@ _HANDLERS: dict[type[Operation], Callable[[_Selector, Any], None]] = {
 }
 
 
-def _main(program: ProgramOp, offsets: dict[str, int], sizes: dict[str, int]) -> Operation:
-    """The entry function: for each call the addresses of its buffers and data in r0, r1, …"""
+def _main(program: ProgramOp, offsets: dict[str, int], sizes: dict[str, int], used: dict[str, list[bool]]) -> Operation:
+    """The entry function: for each call the addresses of its buffers and data, as far as `used`, in r0, r1, …"""
     block = Block()
     for call in program.body.block.ops:
         if not isinstance(call, CallOp):
             continue
         arguments: list[SSAValue] = []
-        for i, symbol in enumerate(a.root_reference.data for a in call.arguments):
+        symbols = (a.root_reference.data for a in call.arguments)
+        for i, symbol in enumerate(compress(symbols, used[call.callee.root_reference.data])):
             if symbol in offsets:
                 op = build.arena_address(offsets[symbol], build.core(i))
             else:
@@ -372,9 +374,10 @@ def convert(module: ModuleOp) -> None:
             offsets[op.sym_name.data] = op.offset.value.data
     new: list[Operation] = []
     attributes: dict[str, Attribute] = {}
+    used = {op.sym_name.data: [bool(arg.uses) for arg in op.body.block.args] for op in ops if isinstance(op, KernelOp)}
     for op in ops:
         if isinstance(op, ProgramOp):
-            new.insert(0, _main(op, offsets, sizes))
+            new.insert(0, _main(op, offsets, sizes, used))
             attributes = _object_attributes(op, offsets)
         elif isinstance(op, KernelOp):
             new.append(_Selector(op).run())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.context import Context
@@ -12,7 +12,7 @@ from xdsl.passes import ModulePass
 
 from ml4f.backend.loop.addressing import MOST_CORE_VALUES, Item, PointerPlan, plan_pointers
 from ml4f.dialects.loop.attributes import PointerType
-from ml4f.dialects.loop.structure import ForOp, KernelOp, YieldOp, make_repeat
+from ml4f.dialects.loop.structure import BufferOp, CallOp, ForOp, KernelOp, ProgramOp, YieldOp, make_repeat
 from ml4f.dialects.loop.values import (
     INDEX,
     AccessOp,
@@ -71,16 +71,20 @@ def _restrict(signature: Signature, depth: int) -> Signature:
 
 
 class _Lowering:
-    def __init__(self, kernel: KernelOp):
+    """`same`: arguments with the address of an earlier one, whose pointers serve them where both are walked alike."""
+
+    def __init__(self, kernel: KernelOp, same: Mapping[int, int]):
         self.kernel = kernel
-        self.buffers = {arg: i for i, arg in enumerate(kernel.body.block.args)}
+        self.same = same
+        self.arguments = {arg: i for i, arg in enumerate(kernel.body.block.args)}
         self.depth_of: dict[SSAValue, int] = {}
         self.nested: dict[Operation, list[_Access]] = {}
         self.values: dict[SSAValue, SSAValue] = {}
 
     def run(self) -> None:
         old = self.kernel.body.block
-        self._collect(old, 0)
+        accesses = self._collect(old, 0)
+        self._merge(accesses)
         plan = self._plan(old, 0)
         new = Block(arg_types=[a.type for a in old.args])
         for before, after in zip(old.args, new.args, strict=True):
@@ -114,7 +118,26 @@ class _Lowering:
     def _access(self, op: AccessOp) -> _Access:
         strides = op.strides.get_values() if op.strides is not None else ()  # pyright: ignore[reportAttributeAccessIssue]
         terms = sorted((self.depth_of[i], int(s)) for i, s in zip(op.indices, strides, strict=True) if s)
-        return _Access(op, self.buffers[op.pointer], tuple(terms), op.offset.value.data)  # pyright: ignore[reportArgumentType]
+        return _Access(op, self.arguments[op.pointer], tuple(terms), op.offset.value.data)  # pyright: ignore[reportArgumentType]
+
+    def _merge(self, accesses: Sequence[_Access]) -> None:
+        """Gives accesses of an argument in place of another one the pointers of that, as long as strides are equal.
+
+        Multiple loads and stores without gaps move two pointers for nothing, and none waits for the other.
+        """
+        signatures: dict[int, set[Signature]] = {}
+        stored: dict[tuple[int, Signature, Block | None], int] = {}
+        for access in accesses:
+            signatures.setdefault(access.buffer, set()).add(access.signature)
+            if isinstance(access.op, StoreMultipleOp):
+                place = access.buffer, access.signature, access.op.parent
+                stored[place] = stored.get(place, 0) + 4 * len(access.op.values)
+        gaps = {b for (b, signature, _), size in stored.items() if signature and size != signature[-1][1]}
+        multiple = {buffer for buffer, _, _ in stored}
+        merged = {a: b for a, b in self.same.items() if a in signatures and signatures[a] == signatures.get(b)}
+        for access in accesses:
+            if access.buffer in gaps or access.buffer not in multiple:
+                access.buffer = merged.get(access.buffer, access.buffer)
 
     def _loop_groups(self, loop: ForOp, depth: int) -> list[Group]:
         """The groups of a loop at `depth`, in the order of their first use."""
@@ -122,6 +145,9 @@ class _Lowering:
 
     def _plan(self, block: Block, depth: int) -> _Plan:
         plan = _Plan()
+        stored = self._stored_multiple(block)
+        through: set[Group] = set()
+        """Groups that loops in the block use."""
 
         def add(op: Operation, key: Group, group: Group, item: Item) -> None:
             items = plan.groups.setdefault(group, [])
@@ -137,6 +163,7 @@ class _Lowering:
                 for group in reversed(ordered):
                     outer = self._outer(group, depth)
                     first = inner.plans[group].first(0)
+                    through.add(outer)
                     is_first = next(g for g in inner_groups if self._outer(g, depth) == outer) == group
                     if is_first:
                         add(op, group, outer, Item(first.low, first.high, self._travel(op, group, depth)))
@@ -145,18 +172,30 @@ class _Lowering:
             elif isinstance(op, AccessOp):
                 access = self.nested[op][0]
                 low, high = _reach(op)
-                after = 4 * len(op.values) if isinstance(op, LoadMultipleOp | StoreMultipleOp) else 0
                 group = (access.buffer, access.signature)
+                after = 4 * len(op.values) if isinstance(op, LoadMultipleOp | StoreMultipleOp) else 0
+                if isinstance(op, LoadMultipleOp) and access.offset in stored.get(group, ()):
+                    after = 0
                 add(op, group, group, Item(access.offset - high, access.offset - low, after))
         for group, items in plan.groups.items():
             plan.plans[group] = plan_pointers(items)
-        taken = sum(p.pointers for p in plan.plans.values()) + depth + len(self.buffers) - len(plan.plans)
+        taken = sum(p.pointers for p in plan.plans.values()) + depth + len(self.arguments) - len(plan.plans)
         for group, items in plan.groups.items() if depth else ():
             before = plan.plans[group].pointers
             most = before + max(MOST_CORE_VALUES - taken, 0)
-            plan.plans[group] = plan_pointers(items, self._stride(group, depth - 1), most)
+            in_place = group in stored and group not in through and any(not item.after for item in items)
+            plan.plans[group] = plan_pointers(items, self._stride(group, depth - 1), most, in_place)
             taken += plan.plans[group].pointers - before
         return plan
+
+    def _stored_multiple(self, block: Block) -> dict[Group, set[int]]:
+        """Where multiple stores of a block begin, by group."""
+        stored: dict[Group, set[int]] = {}
+        for op in block.ops:
+            if isinstance(op, StoreMultipleOp):
+                access = self.nested[op][0]
+                stored.setdefault((access.buffer, access.signature), set()).add(access.offset)
+        return stored
 
     @staticmethod
     def _outer(group: Group, depth: int) -> Group:
@@ -229,7 +268,11 @@ class _Lowering:
         pointer, value, position = self._pointer(op, group, group, new, plan, pointers)
         properties = {k: p for k, p in op.properties.items() if k != "strides"}
         properties["offset"] = IntegerAttr(access.offset - position, 64)
-        if isinstance(op, LoadMultipleOp):
+        argument = self.arguments[op.pointer]  # pyright: ignore[reportArgumentType]
+        if argument != access.buffer:
+            properties["argument"] = IntegerAttr(argument, 64)
+        advances = plan.groups[group][plan.numbers[op, group]].after > 0
+        if isinstance(op, LoadMultipleOp) and advances:
             properties["advance"] = UnitAttr()
             lowered = LoadMultipleOp.create(
                 operands=[value], properties=properties, result_types=[*(r.type for r in op.results), PointerType()]
@@ -250,7 +293,7 @@ class _Lowering:
         new.add_op(lowered)
         for before, after in zip(op.results, lowered.results, strict=False):
             self.values[before] = after
-        if isinstance(op, LoadMultipleOp):
+        if isinstance(op, LoadMultipleOp) and advances:
             plan.waiting.append(op)
         elif isinstance(op, StoreMultipleOp):
             self._move_on(op, group, new, plan, pointers)
@@ -268,12 +311,11 @@ class _Lowering:
         number = pointer_plan.segments[index].pointer
         last = max(i for i, (segment, _) in enumerate(pointer_plan.served) if segment == index)
         following = next((s for s in pointer_plan.segments[index + 1 :] if s.pointer == number), None)
-        if following is None or last != plan.numbers[op, group]:
+        if last != plan.numbers[op, group] or (following is None and not pointer_plan.round):
             return
+        wanted = pointer_plan.first(number).start + pointer_plan.round if following is None else following.start
         value, position = pointers[group][number]
-        if position == following.start:
-            return
-        pointers[group][number] = (_advance(new, value, following.start - position), following.start)
+        pointers[group][number] = (_advance(new, value, wanted - position), wanted)
 
     def _lower_loop(
         self,
@@ -390,17 +432,31 @@ def _advance(block: Block, pointer: SSAValue, offset: int, amount: SSAValue | No
     return op.result
 
 
-def lower_kernels(kernels: Iterable[KernelOp]) -> None:
-    """Rewrites each kernel in place."""
-    for kernel in kernels:
-        _Lowering(kernel).run()
+def same_addresses(module: ModuleOp) -> dict[str, dict[int, int]]:
+    """By kernel: arguments that have the address of an earlier one in every call, as {argument: the earlier one}."""
+    ops = list(module.body.block.ops)
+    places = {
+        op.sym_name.data: op.offset.value.data for op in ops if isinstance(op, BufferOp) and op.offset is not None
+    }
+    calls: dict[str, list[list[int | None]]] = {}
+    for program in (op for op in ops if isinstance(op, ProgramOp)):
+        for call in program.body.block.ops:
+            if isinstance(call, CallOp):
+                addresses = [places.get(a.root_reference.data) for a in call.arguments]
+                calls.setdefault(call.callee.root_reference.data, []).append(addresses)
+    same: dict[str, dict[int, int]] = {}
+    for name, rows in calls.items():
+        columns = list(zip(*rows, strict=True))
+        first = {column: columns.index(column) for column in columns if None not in column}
+        same[name] = {i: first[column] for i, column in enumerate(columns) if first.get(column, i) < i}
+    return same
 
 
 class LoopLowerAddressesPass(ModulePass):
     """Replaces induction variables by loop-carried pointers with constant offsets.
 
     One pointer serves all accesses of a buffer with the same strides, as far as its window reaches; see
-    `ml4f.backend.loop.addressing`.
+    `ml4f.backend.loop.addressing`. A kernel that works in place has one for its input and its output together.
 
         loop.for %i times 4 { %v = loop.load %x[%i] {strides = array<i64: 8>, offset = 4 : i64, …} }
     becomes
@@ -410,4 +466,7 @@ class LoopLowerAddressesPass(ModulePass):
     name = "loop-lower-addresses"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_kernels(o for o in op.body.block.ops if isinstance(o, KernelOp))
+        same = same_addresses(op)
+        for kernel in op.body.block.ops:
+            if isinstance(kernel, KernelOp):
+                _Lowering(kernel, same.get(kernel.sym_name.data, {})).run()

@@ -10,7 +10,7 @@ itself. Items are visited in program order, the least recently used pointer move
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MOVE_COST = 3
 """A move breaks the chain of loads, stalls the next address, and is an instruction itself (measured, see docs)."""
@@ -19,6 +19,9 @@ MULTIPLE_MOVE_COST = 1
 POINTER_COST = 1
 """The addition at the end of a loop's body that moves a pointer to where the next round needs it."""
 MAX_POINTERS = 4
+AHEAD_POINTERS = 2
+"""Pointers that take turns at multiple stores and serve the loads in between; more where more places are loaded by
+multiple loads before the first of them is stored to."""
 MOST_CORE_VALUES = 11
 """Pointers and counters in a loop beyond which no buffer gets more pointers than it needs: 13 registers are free."""
 
@@ -51,8 +54,8 @@ class PointerPlan:
     pointers: int
     segments: list[Segment]
     served: list[tuple[int, int]]
-    begins: dict[int, int] = field(default_factory=dict)
-    """Item → the segment that begins at it."""
+    round: int = 0
+    """If not 0, pointers move on by so many bytes in all, for the next round, as soon as they have served this one."""
 
     def first(self, pointer: int) -> Segment:
         return next(s for s in self.segments if s.pointer == pointer)
@@ -76,12 +79,17 @@ class PointerPlan:
                 last.start = min(max(wanted, last.low), last.high)
 
 
-def plan_pointers(items: Sequence[Item], stride: int = 0, most: int = MAX_POINTERS) -> PointerPlan:
+def plan_pointers(
+    items: Sequence[Item], stride: int = 0, most: int = MAX_POINTERS, in_place: bool = False
+) -> PointerPlan:
     """The cheapest plan with 1 to 4 pointers; fewer pointers win a draw.
 
     In a loop that advances by `stride` bytes, multiple loads or stores of as many bytes leave their pointer where the
-    next round needs it. Where each of several does, each gets its own pointer, `most` in all.
+    next round needs it. Where each of several does, each gets its own pointer, `most` in all. `in_place`: there are
+    multiple stores, and what they overwrite is loaded with the same pointers, see `_plan_ahead`.
     """
+    if in_place and (ahead := _plan_ahead(items, stride, most)) is not None:
+        return ahead
     best = _plan(items, 1)
     best_cost = _cost(best, stride)
     for count in range(2, MAX_POINTERS + 1):
@@ -109,8 +117,7 @@ def _plan(items: Sequence[Item], count: int) -> PointerPlan:
     current: list[int] = []  # segment of each pointer
     recent: list[int] = []  # pointers, most recently used first
     served: list[tuple[int, int]] = []
-    begins: dict[int, int] = {}
-    for number, item in enumerate(items):
+    for item in items:
         chosen = -1
         for pointer in recent:
             segment = segments[current[pointer]]
@@ -125,7 +132,6 @@ def _plan(items: Sequence[Item], count: int) -> PointerPlan:
             else:
                 chosen = recent[-1]
             current[chosen] = len(segments)
-            begins[number] = len(segments)
             cost = MOVE_COST if item.low < item.high else MULTIPLE_MOVE_COST
             segments.append(Segment(chosen, item.low, item.high, move_cost=cost))
         segment = segments[current[chosen]]
@@ -134,4 +140,63 @@ def _plan(items: Sequence[Item], count: int) -> PointerPlan:
         if chosen in recent:
             recent.remove(chosen)
         recent.insert(0, chosen)
-    return PointerPlan(len(current), segments, served, begins)
+    return PointerPlan(len(current), segments, served)
+
+
+def _plan_ahead(items: Sequence[Item], stride: int, most: int) -> PointerPlan | None:
+    """Pointers that take turns at multiple stores, and move on to their next place at once.
+
+    Loads are served by the pointer that was moved longest ago, so that none waits for its address, and nothing is added
+    for them. None where an item is out of reach.
+    """
+    exact = [n for n, item in enumerate(items) if item.low == item.high]
+    wanted = max(AHEAD_POINTERS, _loaded_together(items))
+    moving = {items[n].low for n in exact if items[n].after}
+    segments: list[Segment] = []
+    own: list[list[int]] = [[] for _ in range(max(min(wanted, len(moving), most), 1))]
+    members: list[list[int]] = []
+    served: dict[int, tuple[int, int]] = {}
+    order: list[int] = []  # pointers, least recently used first
+    for number in exact:
+        item = items[number]
+        standing = [p for p in order if segments[own[p][-1]].start + segments[own[p][-1]].drift == item.low]
+        unused = [p for p in range(len(own)) if not own[p]]
+        pointer = (standing or unused or order)[0]
+        if not standing:
+            own[pointer].append(len(segments))
+            segments.append(Segment(pointer, item.low, item.low, start=item.low, move_cost=MULTIPLE_MOVE_COST))
+            members.append([])
+        segment = segments[own[pointer][-1]]
+        served[number] = own[pointer][-1], segment.drift
+        members[own[pointer][-1]].append(number)
+        segment.drift += item.after
+        order = [p for p in order if p != pointer] + [pointer]
+    for number, item in enumerate(items):
+        if item.low == item.high:
+            continue
+        best: tuple[int, int, int] | None = None  # (moved behind item, segment, drift)
+        for mine in filter(None, own):
+            at, since = 0, -1
+            while at + 1 < len(mine) and members[mine[at]][-1] < number:
+                since = members[mine[at]][-1]
+                at += 1
+            before = [n for n in members[mine[at]] if n < number and items[n].after]
+            drift = sum(items[n].after for n in before)
+            since = before[-1] if before else since
+            if item.low <= segments[mine[at]].start + drift <= item.high and (best is None or since < best[0]):
+                best = since, mine[at], drift
+        if best is None:
+            return None
+        served[number] = best[1:]
+    return PointerPlan(sum(map(bool, own)), segments, [served[n] for n in range(len(items))], stride)
+
+
+def _loaded_together(items: Sequence[Item]) -> int:
+    """At most how many places multiple loads leave a pointer at that waits for the store."""
+    waiting: set[int] = set()
+    most = 0
+    for item in items:
+        if item.low == item.high:
+            waiting = waiting - {item.low} if item.after else waiting | {item.low}
+            most = max(most, len(waiting))
+    return most

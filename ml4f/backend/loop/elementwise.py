@@ -16,11 +16,16 @@ from ml4f.backend.loop.schedules import has_constants, make_schedule, plain_dim,
 FLOAT_REGISTERS = 31
 CONSTANTS = 3
 """Registers for constants of functions that need few values."""
+ALL_REGISTERS = 32
+"""For steps whose results take the registers of what they change, so that nothing else is needed."""
 ROWS = (1, 2, 3, 4, 8)
 """How many rows, or runs, a loop's body holds."""
 LONGEST_RUN = 16
 SIZES = 3
 """Lengths of runs that are tried."""
+MOST_APART = 5
+"""Runs that are loaded together by multiple loads: each has a pointer, which stays for the store."""
+IN_PLACE_STEPS = ("mul", "add", "sub", "rsub")
 MOST_IN_CORE = 8
 """Values that are together in core registers to be limited, beside pointers and counters."""
 
@@ -42,6 +47,12 @@ def _together(extent: int, size: int, unrolled: int, held: int, registers: int, 
     return values
 
 
+def needs_no_temporaries(nest: Nest) -> bool:
+    """Whether each step of an elementwise nest is one operation on the value and an operand in a register."""
+    steps = [s for s in nest.epilogue if not (s.kind == "activation" and s.name == "linear")]
+    return nest.combine == "copy" and all(s.kind in IN_PLACE_STEPS and s.role is not None for s in steps)
+
+
 def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
     """For nests without reductions; empty where multiple loads and stores have no use."""
     inner = plain_dim(nest)
@@ -56,9 +67,10 @@ def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
     held = [r for r in resident if maps[r].mentions(inner)]
     extent = nest.extents[inner]
     in_core, hoist, live = ends_in_core(nest), has_constants(nest), values_of_epilogue(nest)
-    registers = FLOAT_REGISTERS - (CONSTANTS if hoist else 0)
-    most = registers // (len(held) + max(live, 1 + (1 if streamed else 0)))
+    most = (FLOAT_REGISTERS - (CONSTANTS if hoist else 0)) // (len(held) + max(live, 1 + (1 if streamed else 0)))
     most = min(most, MOST_IN_CORE) if in_core else most
+    registers = ALL_REGISTERS if held and needs_no_temporaries(nest) else FLOAT_REGISTERS
+    registers -= CONSTANTS if hoist else 0
     for size in _sizes(extent, min(extent, most, LONGEST_RUN)):
         for unrolled in ROWS:
             if not rows and size * unrolled <= extent:
@@ -68,7 +80,8 @@ def elementwise_schedules(nest: Nest) -> Iterator[Schedule]:
             else:
                 break
             values = size if in_core else _together(extent, size, unrolled, len(held), registers, live)
-            for single in ((), ("x", *streamed)):
+            apart = values // size if held and nest.element_by_element else 0
+            for single in ((), ("x", *streamed)) if apart <= MOST_APART else (("x", *streamed),):
                 kept = tuple(r for r in multiple if r not in single)
                 options = {"multiple": kept, "resident": resident, "hoist": hoist}
                 schedule = make_schedule(nest, tiles, {}, (), vector=values, **options)

@@ -20,6 +20,9 @@ from ml4f.backend.loop.products import Products
 from ml4f.backend.loop.roll import expand_rolled
 from ml4f.backend.loop.schedules import split_peeled
 
+SHORTEST_RUN = 3
+"""Neighbouring operands that stay in registers are loaded together if there are so many: at most a cycle in all."""
+
 
 def expand(nest: Nest, schedule: Schedule, builder: Builder) -> None:
     """Emits the kernel's code. Raises `ScheduleError` where the schedule does not fit the nest."""
@@ -161,7 +164,8 @@ class Expansion:
             points = [tuple(p.get(d, 0) for d in self.nest.parallel_dims) for p in tile_points(steps, list(steps))]
             addresses = self.operands.point_addresses(role, env, points)
             kept, self.operands.cache = self.operands.cache, {}
-            self.operands.load_all(role, addresses, "f32")
+            together = all(count >= SHORTEST_RUN for _, count in runs(list(dict.fromkeys(addresses))))
+            self.operands.load_all(role, addresses, "f32", together)
             loaded |= self.operands.cache
             self.operands.cache = kept
         return loaded

@@ -162,6 +162,14 @@ class Nest:
         return tuple(d for d in self.parallel_dims if not result.mentions(d) and self.extents[d] > 1)
 
     @cached_property
+    def element_by_element(self) -> bool:
+        """Whether each result lies where the element of the input lay that it is made of, if both begin at one place.
+
+        Most such kernels work in place.
+        """
+        return self.combine == "copy" and self.by_role["x"].map == self.by_role["out"].map
+
+    @cached_property
     def filter_dims(self) -> tuple[str, ...]:
         """The parallel dims that the weights depend on, outermost first."""
         factor = self.by_role.get("w", self.by_role.get("v"))

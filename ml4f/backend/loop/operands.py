@@ -6,7 +6,7 @@ The state that all parts of an expansion share: the builder, and what has been l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -159,8 +159,8 @@ class Operands:
 
     # -- loads
 
-    def load_all(self, role: str, addresses: Iterable[Address], kind: str) -> None:
-        """Loads what is not loaded yet, in one chain; words where weights are of 16 bits."""
+    def load_all(self, role: str, addresses: Iterable[Address], kind: str, multiple: bool = False) -> None:
+        """Loads what is not loaded yet, in one chain, or by multiple loads; words where weights are of 16 bits."""
         half = role == "w" and self.layout is not None and self.layout.element_bytes == 2
         missing: list[Address] = []
         for address in addresses:
@@ -168,7 +168,7 @@ class Operands:
             if word not in self.cache:
                 self.cache[word] = None
                 missing.append(word)
-        if role in self.schedule.multiple:
+        if multiple or role in self.schedule.multiple or self._one_run(role, missing):
             for first, count in runs(missing):
                 values = self.b.load_multiple(first, count)
                 for i, value in enumerate(values):
@@ -176,6 +176,11 @@ class Operands:
         else:
             for address in missing:
                 self.cache[address] = self.b.load(address, kind)
+
+    def _one_run(self, role: str, addresses: Sequence[Address]) -> bool:
+        """Whether one multiple load, with the pointer of a store, takes no longer than a chain of loads."""
+        stored = role == "x" and self.nest.element_by_element and "out" in self.schedule.multiple
+        return stored and len(addresses) > 1 and not self.bits and len(runs(addresses)) == 1
 
     def weight(self, address: Address) -> Value:
         """A weight whose word is loaded, widened where it is of 16 bits."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
-from math import frexp, isfinite
+from math import frexp, isfinite, prod
 from typing import Any
 
 from ml4f.backend.loop.addressing import MAX_POINTERS, MOST_CORE_VALUES
@@ -19,6 +19,7 @@ from ml4f.backend.loop.borders import bounds_of, with_bounds
 from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
 from ml4f.backend.loop.elementary import ACTIVATIONS, prelu
 from ml4f.backend.loop.elementary_power import power
+from ml4f.backend.loop.elementwise import needs_no_temporaries
 from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
 
@@ -57,10 +58,12 @@ class Price:
     live_s: int
     live_r: int
     code_bytes: int
+    most_s: int = S_REGISTERS - 1
+    """Values that may be alive at once: one less than there are registers, but where nothing needs a temporary one."""
 
     @property
     def feasible(self) -> bool:
-        return self.live_s < S_REGISTERS and self.live_r <= R_REGISTERS
+        return self.live_s <= self.most_s and self.live_r <= R_REGISTERS
 
 
 class Number(int):
@@ -98,6 +101,8 @@ class _Loop:
     ties: list[tuple[Number, int]] = field(default_factory=list)
     """(value, clock): a selection overwrites one of its operands, of which a copy is made if it is used again."""
     variable: int = -1
+    standing: set[int] = field(default_factory=set)
+    """Where multiple loads of a kernel that works in place leave pointers, which the stores need."""
     stores: dict[tuple[int, Any], list[tuple[int, int, int]]] = field(default_factory=dict)
     """Multiple stores by operand and strides: bytes of each, and the cycles and code that moving its pointer takes."""
 
@@ -105,9 +110,16 @@ class _Loop:
 class Estimator:
     """A `Builder` that counts. The file of a value: "s", "r", "i" (induction variables and bounds) or "none"."""
 
-    def __init__(self, counts: Mapping[str, float] | None = None, sequential: bool = False):
+    def __init__(
+        self,
+        counts: Mapping[str, float] | None = None,
+        sequential: bool = False,
+        in_place: tuple[int, int] | None = None,
+    ):
         self._counts = counts or {}
         """How often loops over a dim run, on average, where that is not known before."""
+        self._in_place = in_place
+        """(output, input) operands that are expected at the same address: the pointers of one serve both."""
         self._sequential = sequential
         """Nothing stands between dependent instructions: who reads the result of the one before has to wait.
 
@@ -183,6 +195,8 @@ class Estimator:
     def _touch(self, address: Address, size: int = 4, multiple: bool = False) -> Group:
         """Notes an access; a jump between multiple loads of one pointer costs an addition."""
         operand, offset, terms = address
+        if self._in_place is not None and operand == self._in_place[0]:
+            operand = self._in_place[1]
         strides = self._strides.get(terms)
         if strides is None:
             strides = self._strides[terms] = tuple([stride for _, stride in terms])
@@ -219,6 +233,9 @@ class Estimator:
         self._touch(address, 4 * count, True)
         place = (address.operand, address.terms)
         moved = self._multiple_end.get(place, address.offset) != address.offset
+        if self._in_place is not None and address.operand == self._in_place[1]:
+            moved = False  # where the pointer stands that the result will be stored with
+            self._loop.standing.add(address.offset)
         self._multiple_end[place] = address.offset + 4 * count
         first = self._op(1 + count + (1 if moved else 0), 4 + CORE_BYTES if moved else 4, "s")
         return [first, *(self._define("s") for _ in range(count - 1))]
@@ -237,8 +254,9 @@ class Estimator:
         place = (address.operand, address.terms)
         moved = self._multiple_end.get(place, address.offset) != address.offset
         self._multiple_end[place] = address.offset + 4 * len(values)
-        late = LATE_VALUE if self._result in values else 0
-        step = BEHIND_STORE + (moved and self._stored), CORE_BYTES if moved else 0
+        late = LATE_VALUE if self._result in values and not self._sequential else 0
+        waits = moved and self._stored and self._in_place is None
+        step = BEHIND_STORE + waits, CORE_BYTES if moved else 0
         self._op(1 + len(values) + late + step[0], 4 + step[1], "none", *values)
         self._loop.stores.setdefault(place, []).append((4 * len(values), *step))
         self._stored = True
@@ -285,6 +303,9 @@ class Estimator:
         self._core_need = max(self._core_need, pointers + own + len(self._loops))
         bumps = pointers - sum(key not in loop.still for key in loop.spans)
         self.code += CORE_BYTES * bumps + 6
+        if loop.stores and self._in_place is not None:
+            # The pointers of the stores are moved behind each of them.
+            bumps -= sum(operand == self._in_place[1] for operand, _ in loop.still)
         outer.cycles += loop.count * (loop.cycles + LOOP_CYCLES + bumps) - 2
         outer.rounds += [loop.count, *(loop.count * rounds for rounds in loop.rounds)]
         for (operand, strides), (low, high) in loop.spans.items():
@@ -302,6 +323,9 @@ class Estimator:
     def _own_pointers(self, loop: _Loop, pointers: int) -> int:
         """How many pointers more the loop has because each multiple store of some has its own, which need no moving."""
         more = 0
+        if self._in_place is not None:
+            stores = sum(map(len, loop.stores.values()))
+            return min(max(len(loop.standing), 2), stores) - 1 if stores else 0
         for (_, terms), stores in loop.stores.items():
             stride = next((s for v, s in reversed(terms) if v == loop.variable), 0)
             extra = len(stores) - 1
@@ -442,7 +466,7 @@ class Estimator:
                 change[last] -= 1
         return {file: max(accumulate(change)) for file, change in changes.items()}
 
-    def finish(self, operands: int) -> Price:
+    def finish(self, operands: int, most_s: int) -> Price:
         """The price, with what does not show in operations: the call's arguments, counters that found no register."""
         outer = self._loops[0]
         copies = self._copies(outer)
@@ -453,7 +477,7 @@ class Estimator:
         for rounds in sorted(outer.rounds)[: max(missing, 0)]:
             outer.cycles += SPILLED_COUNTER_CYCLES * rounds
             self.code += SPILLED_COUNTER_BYTES
-        return Price(outer.cycles, peaks["s"], peaks["r"], self.code)
+        return Price(outer.cycles, peaks["s"], peaks["r"], self.code, most_s)
 
 
 def _short_float(x: float) -> bool:
@@ -497,15 +521,31 @@ def constants_of(nest: Nest) -> tuple[list[float], list[int]]:
     return list(recorder.seen), list(recorder.integers)
 
 
+def _in_place(nest: Nest, schedule: Schedule) -> tuple[int, int] | None:
+    """The output and the input of a nest that is expected to work in place, and to have pointers for both together.
+
+    Not where multiple stores have no gaps between them.
+    """
+    if not nest.element_by_element:
+        return None
+    looped = [d for d, segments in schedule.loops if max(count for _, count in segments) > 1]
+    if looped and "out" in schedule.multiple:
+        tile = prod(segments[0][0] for _, segments in schedule.loops)
+        if tile == nest.by_role["out"].map.coefficient(looped[-1]) * schedule.segments[looped[-1]][0][0]:
+            return None
+    return nest.index_of("out"), nest.index_of("x")
+
+
 @lru_cache(maxsize=1024)
 def price(nest: Nest, schedule: Schedule) -> Price | None:
     """The price of a schedule; None where it cannot execute the nest."""
     bounds = bounds_of(nest, schedule)
     counts = {dim: sum(count for _, count in entries) / len(entries) for dim, entries in bounds.items()}
-    estimator = Estimator(counts, nest.combine != "mac")
+    estimator = Estimator(counts, nest.combine != "mac", _in_place(nest, schedule))
     nest = with_bounds(nest, schedule)
     try:
         expand(nest, schedule, estimator)  # pyright: ignore[reportArgumentType]
     except ScheduleError:
         return None
-    return estimator.finish(len(nest.operands) - (1 if nest.has("bias") and nest.has("w") else 0))
+    most_s = S_REGISTERS - (0 if needs_no_temporaries(nest) else 1)
+    return estimator.finish(len(nest.operands) - (1 if nest.has("bias") and nest.has("w") else 0), most_s)

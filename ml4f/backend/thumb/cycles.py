@@ -97,7 +97,7 @@ class CycleCounter:
             if syntax.startswith(("str", "vst")):
                 return tuple(register for register in reads[-1:] if register < 16)
             return reads[:1]
-        if "ia {+n" in syntax:
+        if "ia {+n" in syntax or "ia {n" in syntax:
             return tuple(register for register in reads if register < 16)
         return ()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ml4f.backend.thumb.function_data import (
     CORE,
@@ -28,6 +29,8 @@ from ml4f.backend.thumb.liveness import Liveness, analyse_liveness
 
 WINDOW = 6
 """Unscheduled instructions looked at; 3 to 10 give the same kernels, 32 breaks dense layers."""
+FILLER_REACH = 16
+"""How far away something is looked for that can stand in the place of a stall."""
 SINGLE_LIMIT = REGISTER_COUNT[SINGLE]
 CORE_LIMIT = REGISTER_COUNT[CORE] - len(RESERVED[CORE])
 
@@ -94,6 +97,15 @@ class _FunctionScheduler:
             self.report.changed.append(steps)
             steps[:] = ordered
 
+    def moves_pointer(self, instruction: Instruction) -> bool:
+        """Whether the instruction changes a core register in place and does nothing else."""
+        return (
+            instruction.memory is None
+            and len(instruction.uses) == len(instruction.defs) == 1
+            and instruction.soft_ties == ((0, 0),)
+            and self.function.classes[instruction.defs[0]] == CORE
+        )
+
     def segment(
         self, instructions: list[Instruction], carried: dict[int, int], is_loop_body: bool
     ) -> list[Instruction]:
@@ -107,8 +119,12 @@ class _FunctionScheduler:
         if len(instructions) > 1:
             alive = {file: counts[first] for file, counts in self.alive.items()}
             state = _Segment(self, instructions, notes, alive, 2 * self.position + 1)
-            order = state.run(dependences(instructions, carried, self.liveness.end))
+            graph = dependences(instructions, carried, self.liveness.end)
+            order = state.run((graph[0], graph[1].copy()))
             best = price([notes[index] for index in order], self.rules, is_loop_body)
+            if best.stalls:
+                order = _fill_stalls(order, instructions, notes, graph[0], self)
+                best = price([notes[index] for index in order], self.rules, is_loop_body)
             if state.worst and best.cycles < source.cycles:
                 source_order = _Segment(self, instructions, notes, alive, 2 * self.position + 1)
                 if source_order.follow() < state.worst:
@@ -121,6 +137,46 @@ class _FunctionScheduler:
         self.report.cycles_after += best.cycles
         self.report.stalls_after += best.stalls
         return [instructions[index] for index in order]
+
+
+def _fill_stalls(
+    order: list[int],
+    instructions: Sequence[Instruction],
+    notes: Sequence[Note],
+    successors: Sequence[Sequence[int]],
+    scheduler: _FunctionScheduler,
+) -> list[int]:
+    """Moves a pointer on a little later where an instruction would wait: in the window's order it came too early.
+
+    Only additions to a core register in place are moved, which need no register longer or earlier than before.
+    """
+    rules, order = scheduler.rules, list(order)
+    for place in range(2, len(order)):
+        before, note = notes[order[place - 1]], notes[order[place]]
+        if not _waits(before, note, rules):
+            continue
+        for earlier in range(place - 2, max(place - FILLER_REACH, 0), -1):
+            moved = order[earlier]
+            between = order[earlier + 1 : place]
+            if not scheduler.moves_pointer(instructions[moved]) or not set(between).isdisjoint(successors[moved]):
+                continue
+            old = [order[earlier - 1], moved, *between, order[place]]
+            new = [order[earlier - 1], *between, moved, order[place]]
+            if _pairs(new, notes, rules) < _pairs(old, notes, rules):
+                order[earlier - 1 : place + 1] = new
+                break
+    return order
+
+
+def _waits(before: Note, note: Note, rules: HazardRules) -> bool:
+    """Whether an instruction stalls directly behind another one."""
+    paired = note.row.single_load and before.row.single_load
+    return pair_cost(before, note, rules) > (note.least if paired else note.cycles)
+
+
+def _pairs(order: Sequence[int], notes: Sequence[Note], rules: HazardRules) -> int:
+    """Cycles of all but the first of some instructions in this order."""
+    return sum(pair_cost(notes[a], notes[b], rules) for a, b in pairwise(order))
 
 
 def _live_at(function: Function, liveness: Liveness, register_class: str) -> list[int]:

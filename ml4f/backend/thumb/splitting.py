@@ -9,7 +9,7 @@ from collections.abc import Callable
 from xdsl.ir import Block, Operation, SSAValue
 
 from ml4f.dialects.thumb import build
-from ml4f.dialects.thumb.memory_ops import VldmiaOp, VstmiaOp
+from ml4f.dialects.thumb.memory_ops import VldmiaOp, VldmOp, VstmiaOp
 from ml4f.dialects.thumb.structure import FuncOp, LoopOp
 
 SHORTER = (8, 4, 1)
@@ -20,7 +20,8 @@ def split_multiple_loads(func: FuncOp, longest: int) -> bool:
     """Replace every VLDM of more than `longest` registers by shorter ones, or by single loads; False if there is
     none.
     """
-    return _split(func.body.block, VldmiaOp, longest, _shorter_loads)
+    moving = _split(func.body.block, VldmiaOp, longest, _shorter_loads)
+    return _split(func.body.block, VldmOp, longest, _single_loads) or moving
 
 
 def split_multiple_stores(func: FuncOp, longest: int) -> bool:
@@ -28,15 +29,16 @@ def split_multiple_stores(func: FuncOp, longest: int) -> bool:
     return _split(func.body.block, VstmiaOp, longest, _shorter_stores)
 
 
+Multiple = VldmiaOp | VldmOp | VstmiaOp
 Made = tuple[list[Operation], list[SSAValue]]
 """The operations that replace one, and what its results are then."""
 
 
 def _split(
     block: Block,
-    kind: type[VldmiaOp] | type[VstmiaOp],
+    kind: type[VldmiaOp] | type[VldmOp] | type[VstmiaOp],
     longest: int,
-    shorter: Callable[[VldmiaOp | VstmiaOp, int], Made],
+    shorter: Callable[[Multiple, int], Made],
 ) -> bool:
     changed = False
     for op in list(block.ops):
@@ -54,12 +56,12 @@ def _split(
     return changed
 
 
-def _count(op: VldmiaOp | VstmiaOp) -> int:
+def _count(op: Multiple) -> int:
     """The registers that are transferred."""
-    return max(len(op.results), len(op.operands)) - 1
+    return len(op.results) if isinstance(op, VldmOp) else max(len(op.results), len(op.operands)) - 1
 
 
-def _shorter_loads(op: VldmiaOp | VstmiaOp, longest: int) -> Made:
+def _shorter_loads(op: Multiple, longest: int) -> Made:
     count, pointer, space = _count(op), op.n, op.space.data
     made: list[Operation] = []
     values: list[SSAValue] = []
@@ -76,7 +78,13 @@ def _shorter_loads(op: VldmiaOp | VstmiaOp, longest: int) -> Made:
     return made, [*values, pointer]
 
 
-def _shorter_stores(op: VldmiaOp | VstmiaOp, longest: int) -> Made:
+def _single_loads(op: Multiple, longest: int) -> Made:
+    """A pointer that stays where it is reaches all words, whatever the length asked for."""
+    loads = [build.vldr(op.n, 4 * index, op.space.data) for index in range(_count(op))]
+    return [*loads], [load.results[0] for load in loads]
+
+
+def _shorter_stores(op: Multiple, longest: int) -> Made:
     count, pointer, space = _count(op), op.n, op.space.data
     stored = list(op.operands)[1:]
     if longest == 1:

@@ -45,13 +45,18 @@ VALUE = EqAttrConstraint(f32) | EqAttrConstraint(i32)
 
 
 class AccessOp(IRDLOperation):
-    """Base of the memory accesses: the address is `base + offset + sum(strides[i] * indices[i])`, all in bytes."""
+    """Base of the memory accesses: the address is `base + offset + sum(strides[i] * indices[i])`, all in bytes.
+
+    `argument`: the access is of the kernel's argument with this number, whose address is that of the argument that the
+    pointer comes from.
+    """
 
     pointer = operand_def(POINTER)
     indices = var_operand_def(INDEX)
     strides = opt_prop_def(DenseArrayBase)
     offset = prop_def(IntegerAttr)
     space = prop_def(StringAttr)
+    argument = opt_prop_def(IntegerAttr)
 
     def verify_(self) -> None:
         count = len(self.strides.get_values()) if self.strides is not None else 0  # pyright: ignore[reportAttributeAccessIssue]

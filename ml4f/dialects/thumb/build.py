@@ -276,6 +276,11 @@ def vldmia(n: SSAValue, count: int, space: str) -> Operation:
     )
 
 
+def vldm(n: SSAValue, count: int, space: str) -> Operation:
+    """`count` floats; the pointer stays where it is."""
+    return memory_ops.VldmOp.create(operands=(n,), result_types=(S,) * count, properties={"space": string_attr(space)})
+
+
 def vstmia(n: SSAValue, d: Sequence[SSAValue], space: str) -> Operation:
     """The result is the advanced pointer."""
     return memory_ops.VstmiaOp.create(operands=(n, *d), result_types=(R,), properties={"space": string_attr(space)})

@@ -235,6 +235,35 @@ class VldmiaOp(ThumbOp):
 
 
 @irdl_op_definition
+class VldmOp(ThumbOp):
+    """`d0, d1, … = floats at n, n + 4, …`; n stays where it is."""
+
+    name = "thumb.vldm"
+    TIMING: ClassVar[str] = "multiple_load"
+    FORM: ClassVar[Form] = form(
+        "multiple_load", ("1110 1100 1D01 nnnn dddd 1010 iiiiiiii", "vldmia {n:r}, {=dDi:slist}")
+    )
+    n = operand_def(CORE)
+    space = prop_def(StringAttr)
+    d = var_result_def(SINGLE)
+    traits = traits_def(MemoryReadEffect())
+
+    def groups(self) -> tuple[tuple[SSAValue, ...], ...]:
+        return (tuple(self.results),)
+
+    def memory(self) -> MemoryAccess | None:
+        return MemoryAccess("read", self.space.data, self._operands[0], 0, 4 * len(self.results))
+
+    def verify_operands(self) -> None:
+        verify_space(self.space.data)
+        if not 1 <= len(self.results) <= LONGEST_MULTIPLE:
+            raise VerifyException(f"transfers 1 to {LONGEST_MULTIPLE} registers")
+
+    def values(self) -> Values:
+        return number(self._operands[0]), _first(self.results)
+
+
+@irdl_op_definition
 class VstmiaOp(ThumbOp):
     """`floats at n, n + 4, … = d0, d1, …`; the result is n advanced behind them."""
 
@@ -379,6 +408,7 @@ MEMORY_OPS = [
     VldrOp,
     VstrOp,
     VldmiaOp,
+    VldmOp,
     VstmiaOp,
     FrameLoadOp,
     FrameStoreOp,

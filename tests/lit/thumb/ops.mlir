@@ -94,6 +94,7 @@ builtin.module {
     %vldr = thumb.vldr %n {offset = -1020, space = "const"} : !thumb.s
     thumb.vstr %vldr, %n {offset = 1020, space = "arena"}
     %d0, %d1, %behind = thumb.vldmia %n {space = "const"} : !thumb.s, !thumb.s, !thumb.r
+    %d2, %d3 = thumb.vldm %n {space = "const"} : !thumb.s, !thumb.s
     %advanced = thumb.vstmia %w, %d0, %d1 {space = "arena"} : !thumb.r
     thumb.frame_store %ldr {slot = 4}
     %slot = thumb.frame_load {slot = 4} : !thumb.r
