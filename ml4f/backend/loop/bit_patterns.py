@@ -23,8 +23,8 @@ def removes_negatives(step: Step) -> bool:
 
 
 def ends_in_core(nest: Nest) -> bool:
-    """Whether results are bit patterns in core registers, which single stores write."""
-    return any(limits_of(step) is not None for step in nest.epilogue[-1:])
+    """Whether results are bit patterns or integers in core registers, which single stores write."""
+    return any(limits_of(step) is not None or step.name == "to_int32" for step in nest.epilogue[-1:])
 
 
 def keeps_bits(nest: Nest) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from ml4f.backend.loop.bit_patterns import limits_of, removes_negatives
+from ml4f.backend.loop.bit_patterns import ends_in_core, limits_of, removes_negatives
 from ml4f.backend.loop.builder import Address, Interleaved, Value, runs
 from ml4f.backend.loop.elementary import ACTIVATIONS, limit_bits, prelu, where
 from ml4f.backend.loop.elementary_power import power
@@ -152,7 +152,7 @@ class Epilogue:
                     self.operands.cached_load(address)
 
     def _store(self, results: dict[Address, Value], bits: bool) -> None:
-        if "out" in self.schedule.multiple and not bits:
+        if "out" in self.schedule.multiple and not bits and not ends_in_core(self.nest):
             for first, count in runs(sorted(results, key=lambda a: (a.terms, a.offset))):
                 run = [Address(first.operand, first.offset + 4 * i, first.terms) for i in range(count)]
                 self.b.store_multiple(first, [results[a] for a in run])
