@@ -17,11 +17,12 @@ from typing import Any
 from ml4f.backend.loop.addressing import MAX_POINTERS, MOST_CORE_VALUES
 from ml4f.backend.loop.borders import bounds_of, with_bounds
 from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
-from ml4f.backend.loop.elementary import ACTIVATIONS, prelu
+from ml4f.backend.loop.elementary import ACTIVATIONS, float_bits, prelu
 from ml4f.backend.loop.elementary_power import power
 from ml4f.backend.loop.elementwise import needs_no_temporaries
 from ml4f.backend.loop.expand import expand
 from ml4f.backend.loop.nest import Nest, Schedule
+from ml4f.backend.thumb.encoding import constant_steps
 
 S_REGISTERS = 32
 R_REGISTERS = 13
@@ -343,11 +344,12 @@ class Estimator:
     # -- arithmetic
 
     def constant(self, x: float) -> int:
-        short = _short_float(x)
-        return self._op(1 if short else 3, 4 if short else 12, "s")
+        instructions = 1 if _short_float(x) else 1 + len(constant_steps(float_bits(x)))
+        return self._op(instructions, 4 * instructions, "s")
 
     def int_constant(self, x: int) -> int:
-        return self._op(1, 4, "r")
+        instructions = len(constant_steps(x))
+        return self._op(instructions, 4 * instructions, "r")
 
     def fadd(self, a: Number, b: Number) -> Number:
         """As `_float` with two operands: most of what is priced, so written out."""
