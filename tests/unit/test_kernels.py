@@ -10,6 +10,7 @@ import pytest
 from nests import LOOP_PASSES, apply, compile_module, kernel_module, random_elementwise, random_kernel, random_pooled
 from xdsl.dialects.builtin import ModuleOp
 
+from ml4f import pipelines
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.candidates import candidates
 from ml4f.backend.loop.channelwise import channelwise_schedules
@@ -18,8 +19,10 @@ from ml4f.backend.loop.folding import folded_schedules
 from ml4f.backend.loop.fusion import fuse_pool
 from ml4f.backend.loop.nest import Combine, Step
 from ml4f.backend.loop.pricing import price
-from ml4f.backend.loop.schedules import mac_schedule
+from ml4f.backend.loop.schedules import FEW_VALUES, mac_schedule
 from ml4f.backend.loop.tiles import plane_tiles
+from ml4f.backend.thumb.object_code import assemble
+from ml4f.compiler import run_passes
 from ml4f.dialects.loop.attributes import ScheduleAttr
 from ml4f.dialects.loop.structure import NestOp
 from ml4f.interpreters.execute import input_sizes
@@ -80,6 +83,22 @@ def test_reductions(combine: Combine, shape: list[int], axes: list[int]):
     out = math.prod(n for i, n in enumerate(shape) if i not in axes)
     size = math.prod(shape)
     check(kernel_module(nest, {}, {"x": size, "out": out}), LOOP_PASSES, np.random.default_rng(0), size)
+
+
+COSTLY = sorted(name for name, info in ACTIVATIONS.items() if info.live > FEW_VALUES and name != "exp_nonpositive")
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_costly_functions_find_registers_without_search_and_scheduler(name: str):
+    parameters = {"elu": (1.0,), "celu": (1.5,), "selu": (1.7, 1.1)}.get(name, ())
+    nest = kernels.elementwise([9], [1], epilogue=[Step("activation", None, name, parameters)])
+    module = kernel_module(nest, {}, {"x": 9, "out": 9})
+    run_passes(module, pipelines.UNOPTIMIZED[1:])
+    x = np.linspace(1.1, 2.0, 9).astype(np.float32) if name == "acosh" else np.linspace(-0.9, 0.9, 9).astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected = ACTIVATIONS[name].reference(x.astype(np.float64), *parameters)
+    result = Machine(assemble(module).binary).run(x)
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-30)
 
 
 def test_parameters_of_channels_stay_in_registers_while_rows_go_by():

@@ -140,13 +140,19 @@ def unroll_steps(nest: Nest, order: Sequence[str], budget: int, forced: Sequence
 
 
 def default_schedule(nest: Nest) -> Schedule:
-    """A reasonable schedule without a search: a tile of 4 x 4, a little unrolling."""
+    """A reasonable schedule without a search: a tile of 4 x 4, a little unrolling.
+
+    Functions of many values go one by one, their constants loaded where they are used: that needs few registers, even
+    where no scheduler has put the operations in order.
+    """
     if nest.combine == "mac":
         pixel, filter_ = tile_dims(nest)
         size = {pixel: max(4 // pooled_points(nest), 1), filter_: 4 if pooled_points(nest) <= 4 else 1}
         tiles = {d: min(size[d], nest.extents[d]) for d in (pixel, filter_) if d is not None}
         return mac_schedule(nest, tiles, 6)
-    return plain_schedule(nest, 2 if costly_epilogue(nest) else 4, 9)
+    if costly_epilogue(nest):
+        return replace(plain_schedule(nest, 1, 9), vector=1, hoist=False)
+    return plain_schedule(nest, 4, 9)
 
 
 def tile_dims(nest: Nest, use_trim: bool = True) -> tuple[str | None, str | None]:
