@@ -34,7 +34,9 @@ def lower_bound(value: SSAValue, depth: int = DEPTH) -> float:
         return -math.inf
     bound = _before_activation(op, depth - 1)
     act = op.properties.get("act")
-    return _activated(act, bound) if isinstance(act, ActAttr) else bound
+    if isinstance(act, ActAttr):
+        bound = _activated(act, bound)
+    return -math.inf if math.isnan(bound) else bound  # 0 * inf
 
 
 def _before_activation(op: Operation, depth: int) -> float:

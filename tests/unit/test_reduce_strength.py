@@ -125,6 +125,15 @@ def test_a_divisor_that_may_be_zero_stays():
     assert "nn.div" in names(module)
 
 
+def test_an_unbounded_value_times_zero_has_no_bound():
+    """A slope of 0 makes NaN of minus infinity, which is not a bound that a divisor could rely on."""
+    x = np.zeros((1, 3, 4), np.float32)
+    module = import_onnx(model_of([helper.make_node("HardSigmoid", ["x"], ["y"], alpha=0.0)], x), "m")
+    function = next(op for op in module.body.block.ops if isinstance(op, FuncOp))
+    returned = next(op for op in function.body.block.ops if isinstance(op, ReturnOp))
+    assert lower_bound(returned.operands[0]) == -np.inf
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_nothing_is_below_its_bound(seed: int):
     """Random expressions of one input; every value's bound against what the value is for random inputs."""
@@ -132,7 +141,7 @@ def test_nothing_is_below_its_bound(seed: int):
     values, nodes = ["x"], list[onnx.NodeProto]()
     for i in range(8):
         a, b = (values[int(n)] for n in rng.integers(0, len(values), 2))
-        unary = ["Abs", "Relu", "Sigmoid", "Tanh", "Neg", "Softplus", "Elu"]
+        unary = ["Abs", "Relu", "Sigmoid", "Tanh", "Neg", "Softplus", "Elu", "Softsign"]
         kind = str(rng.choice([*unary, "Add", "Mul", "Max", "Min", "Sub", "ReduceMean", "ReduceSum", "ReduceMax"]))
         inputs = [a] if kind in unary else [a, "axes"] if kind.startswith("Reduce") else [a, b]
         nodes.append(helper.make_node(kind, inputs, [f"v{i}"]))
