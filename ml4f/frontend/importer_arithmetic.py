@@ -123,8 +123,13 @@ def power(importer: Importer, node: Node) -> None:
 def batch_normalization(importer: Importer, node: Node) -> None:
     """In inference form: scale = gamma / sqrt(variance + epsilon), offset = beta - mean * scale."""
     parameters = [importer.const(name) for name in node.proto.input[1:5]]
-    if len(parameters) != 4 or any(p is None for p in parameters) or node.get("training_mode", 0):
-        raise NotSupported("the parameters must be four constants, and the model be exported for inference")
+    if len(parameters) != 4 or node.get("training_mode", 0):
+        raise NotSupported("it normalises by its input, as in training; export the model for inference")
+    if any(p is None for p in parameters):
+        from ml4f.frontend.importer_computed import batch_normalization as computed
+
+        computed(importer, node)
+        return
     gamma, beta, mean, variance = (np.asarray(p, dtype=np.float64) for p in parameters)
     scale = gamma / np.sqrt(variance + float(node.get("epsilon", 1e-5)))
     offset = beta - mean * scale

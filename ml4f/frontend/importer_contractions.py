@@ -13,10 +13,18 @@ from ml4f.dialects.nn import contraction_ops, numbers, shapes
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_batches import one_by_one
+from ml4f.frontend.importer_computed import backward_kernel, spread
 from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_steps import Steps
 from ml4f.frontend.importer_values import Flattened, NotSupported, Tensor
-from ml4f.frontend.importer_windows import channels_last, check_kernel, two, weights_of, window_result
+from ml4f.frontend.importer_windows import (
+    channels_last,
+    check_kernel,
+    check_weights,
+    constant_weights,
+    two,
+    window_result,
+)
 
 
 def dense(
@@ -146,15 +154,16 @@ def gemm(importer: Importer, node: Node) -> None:
 
 
 def conv_transpose(importer: Importer, node: Node) -> None:
-    """ConvTranspose with constant weights [c, f / groups, …], 1-D to 3-D."""
-    weights, bias = weights_of(importer, node)
-    shape = importer.shape(node.proto.input[0])
+    """ConvTranspose with weights [c, f / groups, …], 1-D to 3-D."""
+    shape, extents = importer.shape(node.proto.input[0]), check_weights(importer, node)[2:]
     groups = int(node.get("group", 1))
-    check_kernel(node, weights.shape[2:])
-    window = TransposedWindow(node, shape[2:], weights.shape[2:])
-    if len(shape) == 5:
-        _conv_transpose_volume(importer, node, weights, groups, window)
+    check_kernel(node, extents)
+    window = TransposedWindow(node, shape[2:], extents)
+    constants = constant_weights(importer, node)
+    if len(shape) == 5 or constants is None:
+        _conv_transpose_backwards(importer, node, groups, window)
         return
+    weights, bias = constants
     tensor, x, extents = channels_last(importer, node.proto.input[0])
     if min(window.pads) < 0:
         raise NotSupported(f"negative pads {window.pads}; crop in a layer of its own")
@@ -184,6 +193,7 @@ class TransposedWindow:
     def __init__(self, node: Node, size: Sequence[int], kernel: Sequence[int]):
         rank = len(kernel)
         self.size, self.kernel = two(size, 1), two(kernel, 1)
+        self.axes = len(self.kernel)
         self.strides = two(node.ints("strides", (1,) * rank), 1)
         self.dilations = two(node.ints("dilations", (1,) * rank), 1)
         self.output_pads = two(node.ints("output_padding", (0,) * rank), 0)
@@ -214,31 +224,19 @@ class TransposedWindow:
         return (self.kernel[axis] - 1) * self.dilations[axis] + 1
 
 
-def _conv_transpose_volume(
-    importer: Importer, node: Node, weights: np.ndarray, groups: int, window: TransposedWindow
-) -> None:
-    """A convolution of the volume with zeros between its elements, the kernel backwards."""
-    steps, source = Steps(importer, node), node.proto.input[0]
-    shape = list(importer.shape(source))
-    value = source
-    for axis, stride in enumerate(window.strides, 2):
-        if stride > 1:
-            apart = steps.shaped(value, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
-            amounts = [0] * (2 * len(shape) + 2)
-            amounts[len(shape) + 1 + axis + 1] = stride - 1
-            spread = steps.operator("Pad", apart, steps.whole(amounts))
-            shape[axis] *= stride
-            value = steps.part(steps.shaped(spread, shape), axis, 0, shape[axis] - stride + 1)
-            shape[axis] -= stride - 1
-    ends = [window.reach(i) - 1 for i in range(3)]
-    low = [ends[i] - window.pads[i] for i in range(3)]
-    high = [ends[i] - window.pads[i + 3] + window.output_pads[i] for i in range(3)]
+def _conv_transpose_backwards(importer: Importer, node: Node, groups: int, window: TransposedWindow) -> None:
+    """A convolution of the input with zeros between its elements, the kernel backwards."""
+    steps, (source, weights, *bias) = Steps(importer, node), node.proto.input
+    rank = len(importer.shape(source)) - 2
+    if groups < 1 or importer.shape(source)[1] % groups or importer.shape(weights)[0] != importer.shape(source)[1]:
+        raise NotSupported(f"weights {list(importer.shape(weights))} in {groups} groups do not fit the input")
+    value = spread(steps, source, window.strides[-rank:])
+    axes = range(window.axes - rank, window.axes)
+    low = [window.reach(i) - 1 - window.pads[i] for i in axes]
+    high = [window.reach(i) - 1 - window.pads[i + window.axes] + window.output_pads[i] for i in axes]
     value = steps.operator("Pad", value, steps.whole([0, 0, *low, 0, 0, *high]))
-    split = weights.reshape(groups, -1, *weights.shape[1:])
-    kernel = np.flip(np.swapaxes(split, 1, 2).reshape(-1, split.shape[1], *weights.shape[2:]), (2, 3, 4))
-    names = [value, steps.constant(kernel), *node.proto.input[2:]]
-    dilations = list(window.dilations)
-    steps.operator("Conv", *names, output=node.proto.output[0], group=groups, dilations=dilations)
+    kernel, dilations = backward_kernel(steps, weights, groups), list(window.dilations[-rank:])
+    steps.operator("Conv", value, kernel, *bias, output=node.proto.output[0], group=groups, dilations=dilations)
 
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {

@@ -17,6 +17,7 @@ from ml4f.dialects.nn import numbers, shapes
 from ml4f.dialects.nn import ops as nn
 from ml4f.dialects.nn.contraction_ops import Conv3dOp
 from ml4f.frontend.importer import Importer
+from ml4f.frontend.importer_computed import biased, kernel_operand
 from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_values import NotSupported, Shape, Tensor
 
@@ -127,11 +128,13 @@ def channels_last(importer: Importer, name: str, most: int = 2) -> tuple[Tensor,
     return tensor, importer.reshaped(tensor.value, shape), shape
 
 
-def window_result(importer: Importer, node: Node, value: SSAValue, out: Shape, channels: int, rank: int) -> None:
+def window_result(
+    importer: Importer, node: Node, value: SSAValue, out: Shape, channels: int, rank: int, name: str | None = None
+) -> None:
     """Name the output of an operator that works channels last."""
     spatial = out[1:] if rank == 3 else out
     order = (0, *range(2, rank), 1)
-    importer.result(node.proto.output[0], Tensor(value, (1, channels, *spatial), order))
+    importer.result(name or node.proto.output[0], Tensor(value, (1, channels, *spatial), order))
 
 
 def check_kernel(node: Node, kernel: Sequence[int]) -> Sequence[int]:
@@ -142,42 +145,49 @@ def check_kernel(node: Node, kernel: Sequence[int]) -> Sequence[int]:
     return kernel
 
 
-def weights_of(importer: Importer, node: Node) -> tuple[np.ndarray, np.ndarray | None]:
-    """The constant weights of a convolution, with as many axes as its input, and its bias if there is one."""
-    names = [*node.proto.input, "", ""]
+def check_weights(importer: Importer, node: Node) -> Shape:
+    """The extents of a convolution's weights, which have as many axes as its input."""
+    source, weights = (importer.shape(name) for name in node.proto.input[:2])
+    if len(weights) != len(source):
+        raise NotSupported(f"weights {list(weights)} do not fit the input {list(source)}")
+    return weights
+
+
+def constant_weights(importer: Importer, node: Node) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """The weights and the bias of a convolution, if there is one; None if one of them is computed."""
+    names = [*node.proto.input, ""]
     weights, bias = importer.const(names[1]), importer.const(names[2])
-    if weights is None or (names[2] and bias is None):
-        raise NotSupported("the weights must be constants")
-    if weights.ndim != len(importer.shape(names[0])):
-        raise NotSupported(f"weights {list(weights.shape)} do not fit the input {list(importer.shape(names[0]))}")
-    return weights, bias
+    return None if weights is None or (names[2] and bias is None) else (weights, bias)
 
 
 def conv(importer: Importer, node: Node) -> None:
-    """Conv with constant weights [f, c / groups, …]."""
-    weights, bias = weights_of(importer, node)
+    """Conv with weights [f, c / groups, …]. A bias to computed weights, or a computed bias, is added behind it."""
+    filters, per_group, *extents = check_weights(importer, node)
     tensor, x, shape = channels_last(importer, node.proto.input[0], 3)
     rank = len(tensor.shape)
-    window = Window(node, tensor.shape[2:], check_kernel(node, weights.shape[2:]))
+    window = Window(node, tensor.shape[2:], check_kernel(node, extents))
     out = window.shape()
     groups = int(node.get("group", 1))
-    filters, per_group = weights.shape[:2]
     if groups < 1 or per_group * groups != shape[-1] or filters % groups:
-        raise NotSupported(f"weights {list(weights.shape)} in {groups} groups do not fit {shape[-1]} channels")
-    kernel = np.moveaxis(weights.reshape(filters, per_group, *window.kernel), (1, 0), (-2, -1))
+        problem = f"weights {[filters, per_group, *extents]} in {groups} groups do not fit {shape[-1]} channels"
+        raise NotSupported(problem)
     depthwise = groups == shape[-1] and groups > 1 and rank < 5
-    if depthwise:
-        kernel = kernel.reshape(*window.kernel, groups, filters // groups)
-    operands = [x, importer.constant(kernel)]
-    if bias is not None:
-        operands.append(importer.constant(bias.reshape(-1)))
-    if depthwise:
-        value = importer.emit(nn.DepthwiseConv2dOp, operands, (*out, filters), **window.properties())
+    channels = (groups, filters // groups) if depthwise else (per_group, filters)
+    operands, constants = [x], constant_weights(importer, node)
+    name, bias = node.proto.output[0], [*node.proto.input, ""][2]
+    if constants is None:
+        operands.append(kernel_operand(importer, node.proto.input[1], (*window.kernel, *channels)))
+        name = f"{name}/unbiased" if bias else name
     else:
-        op = Conv3dOp if rank == 5 else nn.Conv2dOp
-        properties = {"groups": IntegerAttr(groups, i64), **window.properties()}
-        value = importer.emit(op, operands, (*out, filters), **properties)
-    window_result(importer, node, value, out, filters, rank)
+        kernel = np.moveaxis(constants[0].reshape(filters, per_group, *window.kernel), (1, 0), (-2, -1))
+        operands.append(importer.constant(kernel.reshape(*window.kernel, *channels)))
+        operands.extend([] if constants[1] is None else [importer.constant(constants[1].reshape(-1))])
+    properties: dict[str, Attribute] = {} if depthwise else {"groups": IntegerAttr(groups, i64)}
+    op = nn.DepthwiseConv2dOp if depthwise else Conv3dOp if rank == 5 else nn.Conv2dOp
+    value = importer.emit(op, operands, (*out, filters), **properties, **window.properties())
+    window_result(importer, node, value, out, filters, rank, name)
+    if name != node.proto.output[0]:
+        biased(importer, node, name, bias)
 
 
 def volume(importer: Importer, name: str) -> Tensor:

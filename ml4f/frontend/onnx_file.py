@@ -80,7 +80,7 @@ def prepare_onnx(proto: onnx.ModelProto, name: str, folder: Path | None) -> tupl
         except onnx.checker.ValidationError as error:
             detail = " ".join(str(error).split())[:300]
             raise Ml4fError(f"{name}: the ONNX model is not valid: {detail}") from None
-    notes += _without_maps(proto)
+    notes += _without_maps(proto) + _without_texts(proto)
     if _widen(proto):
         notes.append("the model computes in float16 or float64; the code computes in float32")
     constants = {tensor.name for tensor in proto.graph.initializer}
@@ -106,6 +106,44 @@ def _without_maps(proto: onnx.ModelProto) -> list[str]:
                     if name == node.input[0]:
                         names[i] = entry.name
         notes.append(f"the output '{entry.name}' holds the probabilities in the order of the classes, not a map")
+    return notes
+
+
+TEXT_LABELS = {
+    "LinearClassifier": ("classlabels_strings", "classlabels_ints"),
+    "SVMClassifier": ("classlabels_strings", "classlabels_ints"),
+    "TreeEnsembleClassifier": ("classlabels_strings", "classlabels_int64s"),
+}
+"""Classifiers of ai.onnx.ml: the attribute with classes that are texts, and the one with numbers."""
+
+
+def _without_texts(proto: onnx.ModelProto) -> list[str]:
+    """Classes that are texts become their numbers, in the classifiers' attributes and in tables of labels."""
+    notes, tables = [], {t.name: t for t in proto.graph.initializer if t.data_type == TensorProto.STRING}
+    renamed = set[str]()
+    for node in [n for n in proto.graph.node if n.domain == "ai.onnx.ml"]:
+        for attribute in node.attribute:
+            if attribute.name == TEXT_LABELS.get(node.op_type, ("", ""))[0] and len(attribute.strings):
+                count = len(attribute.strings)
+                attribute.CopyFrom(onnx.helper.make_attribute(TEXT_LABELS[node.op_type][1], list(range(count))))
+                renamed.add(node.output[0])
+        if node.op_type == "ArrayFeatureExtractor" and node.input[0] in tables:
+            table = tables[node.input[0]]
+            numbers = np.arange(prod(table.dims), dtype=np.int64).reshape(tuple(table.dims))
+            table.CopyFrom(numpy_helper.from_array(numbers, table.name))
+            renamed.add(node.output[0])
+    if not renamed:
+        return []
+    for node in proto.graph.node:
+        if any(name in renamed for name in node.input) and node.op_type in ("Cast", "Identity", "Reshape", "Squeeze"):
+            renamed.update(node.output)
+            for attribute in node.attribute:
+                if node.op_type == "Cast" and attribute.i == TensorProto.STRING:
+                    attribute.i = TensorProto.INT64
+    for entry in proto.graph.output:
+        if entry.name in renamed and entry.type.tensor_type.elem_type == TensorProto.STRING:
+            entry.type.tensor_type.elem_type = TensorProto.INT64
+            notes.append(f"the output '{entry.name}' holds the number of the class, from 0, not its text")
     return notes
 
 

@@ -34,6 +34,7 @@ from ml4f.dialects.loop.attributes import NestAttr, PointerType
 from ml4f.dialects.loop.structure import BufferOp, CallOp, DataOp, KernelOp, NestOp, ProgramOp
 from ml4f.dialects.nn import ActAttr, layer_names
 from ml4f.errors import InternalError
+from ml4f.passes.nn_rewriting import const_array
 
 TILED_OPS = frozenset(
     {"nn.conv2d", "nn.conv3d", "nn.depthwise_conv2d", "nn.dense", "nn.matmul", "nn.max_pool2d", "nn.avg_pool2d"}
@@ -227,9 +228,10 @@ def _stored(nest: Nest, weights: SSAValue) -> Nest:
 
 
 def _conv2d(c: Converter, op: Operation) -> None:
-    """A convolution of images or of volumes."""
+    """A convolution of images or of volumes; computed weights are read as they lie, like a matrix of nn.matmul."""
     x, w = op.operands[0], op.operands[1]
-    places = {"x": c.place(x), "w": c.place(w)}
+    role = "v" if const_array(w) is None else "w"
+    places = {"x": c.place(x), role: c.place(w)}
     if len(op.operands) > 2:
         places["bias"] = c.place(op.operands[2])
 
@@ -238,14 +240,19 @@ def _conv2d(c: Converter, op: Operation) -> None:
         shapes = [shape_of(x), shape_of(w), shape_of(op.results[0])]
         if op.name == "nn.depthwise_conv2d":
             found = kernels.depthwise_conv2d(*shapes, *window, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
-            return _stored(found, w)
+            return _stored(_with_weights(found, role), w)
         groups = op.properties["groups"]
         assert isinstance(groups, IntegerAttr)
         make = kernels.conv3d if op.name == "nn.conv3d" else kernels.conv2d
         found = make(*shapes, *window, groups.value.data, "bias" in places, steps)  # pyright: ignore[reportCallIssue]
-        return _stored(found, w)
+        return _stored(_with_weights(found, role), w)
 
     with_activation(c, op, nest, places)
+
+
+def _with_weights(nest: Nest, role: str) -> Nest:
+    """The nest with its weights as operand `role`: w is packed, v is not."""
+    return replace(nest, operands=tuple(replace(o, role=role) if o.role == "w" else o for o in nest.operands))
 
 
 def _dense(c: Converter, op: Operation) -> None:

@@ -8,7 +8,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import ml4f
-from ml4f.errors import UnsupportedError
 
 ML = "ai.onnx.ml"
 RNG = np.random.default_rng(1)
@@ -59,11 +58,42 @@ def test_labels_and_probabilities(labels: np.ndarray, maps: bool) -> None:
         np.testing.assert_allclose(probabilities.ravel(), powers / powers.sum(), rtol=1e-5)
 
 
-def test_labels_that_are_texts_are_refused() -> None:
+def test_labels_that_are_texts_become_numbers() -> None:
     model = classifier(np.arange(3), False)
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array(["a", "b", "c"], dtype=object), "labels"))
-    with pytest.raises(UnsupportedError, match=r"'label'.*ArgMax"):
-        ml4f.compile(model)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    compiled, numbers = ml4f.compile(model), ml4f.compile(classifier(np.arange(3), False))
+    assert any("number of the class" in note for note in compiled.notes)
+    for x in X:
+        assert compiled.predict(x)["output_label"].tolist() == numbers.predict(x)["output_label"].tolist()
+
+
+def test_columns_are_taken_by_constant_numbers() -> None:
+    node = helper.make_node("ArrayFeatureExtractor", ["x", "columns"], ["y"], domain=ML)
+    constant = numpy_helper.from_array(np.array([3, 0, 1]), "columns")
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, n]) for name, n in (("x", 4), ("y", 3))]
+    graph = helper.make_graph([node], "g", info[:1], info[1:], [constant])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid(ML, 3)]
+    compiled = ml4f.compile(helper.make_model(graph, opset_imports=imports, ir_version=8))
+    np.testing.assert_array_equal(compiled.predict(X[0]).ravel(), X[0][[3, 0, 1]])
+
+
+def test_missing_values_and_columns_of_several_inputs() -> None:
+    nodes = [
+        helper.make_node(
+            *("Imputer", ["x"], ["z"]), domain=ML, imputed_value_floats=SCALE, replaced_value_float=float("nan")
+        ),
+        helper.make_node("FeatureVectorizer", ["z", "x2"], ["y"], domain=ML, inputdimensions=[4, 2]),
+    ]
+    sizes = {"x": 4, "x2": 2, "y": 6}
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n]) for name, n in sizes.items()]
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid(ML, 3)]
+    model = helper.make_model(helper.make_graph(nodes, "g", info[:2], info[2:]), opset_imports=imports, ir_version=8)
+    compiled = ml4f.compile(model)
+    x = X[0].copy()
+    x[2] = np.nan
+    wanted = [*np.where(np.isnan(x), np.float32(SCALE), x), 5.0, 6.0]
+    np.testing.assert_array_equal(compiled.predict([x[None], np.array([[5.0, 6.0]])]).ravel(), np.float32(wanted))
 
 
 @pytest.mark.parametrize("norm", ["L1", "L2"])

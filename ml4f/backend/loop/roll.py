@@ -84,7 +84,8 @@ class _Walk:
     def preload(self) -> None:
         """All weights of the tile and its biases, once."""
         e, env = self.e, {**self.env, self.geometry.outer: Position(0, 1, 0)}
-        self.weights = self.operands.packed_access(env)
+        packed = self.operands.layout is not None
+        self.weights = self.operands.packed_access(env) if packed else self.operands.access("v", env)
         self.first = self.operands.firsts(env)
         if e.nest.has("bias"):
             for key in self.points:

@@ -94,3 +94,12 @@ func.func @main(%x : tensor<3x4x5x2xf32>) -> tensor<3x4x5x2xf32> {
   %0 = nn.conv3d %x, %w {strides = array<i64: 1, 1, 1>, dilations = array<i64: 1, 1, 1>, pads = array<i64: 1, 1, 1, 1, 1, 1>, groups = 1} : tensor<3x4x5x2xf32>
   func.return %0 : tensor<3x4x5x2xf32>
 }
+// -----
+// Computed weights are read where they lie (v), constant ones are packed (w).
+// CHECK:       loop.kernel @conv(%x : arena, %v : arena, %out : arena) {
+// CHECK-NEXT:    loop.nest %x, %v, %out : <parallel (oy = 2, ox = 3, f = 2) reduce (ky = 3, c = 9) mac
+// CHECK-SAME:      x["15*oy + 3*ox + 15*ky + c"], v["18*ky + 2*c + f"]
+func.func @main(%x : tensor<4x5x3xf32>, %w : tensor<3x3x3x2xf32>) -> tensor<2x3x2xf32> {
+  %0 = nn.conv2d %x, %w {strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, groups = 1} : tensor<2x3x2xf32> loc("conv")
+  func.return %0 : tensor<2x3x2xf32>
+}
