@@ -55,10 +55,12 @@ class Ml4fRep(BackendRep):
             try:
                 return self._specialised(values, floats).run(values)
             except UnsupportedError:
-                if len(floats) < 2:
+                first = [name for name in (entry.name for entry in self._inputs()) if name in values][:1]
+                kept = floats[:1] if len(floats) > 1 and first[0] in floats else first
+                if kept == floats or not values[kept[0]].size:
                     raise
-                self.constants = frozenset(floats[1:])
-                return self._specialised(values, floats[:1]).run(values)
+                self.constants = frozenset(name for name in floats if name not in kept)
+                return self._specialised(values, kept).run(values)
         except (InternalError, ValidationError):
             raise
         except Ml4fError as error:

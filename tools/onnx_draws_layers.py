@@ -389,7 +389,7 @@ NOT_DRAWN = frozenset(
     {
         *("AffineGrid", "Col2Im", "CumProd", "Det", "DFT", "EyeLike", "GridSample", "MaxUnpool", "Mod", "STFT"),
         *("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"),
-        *("SequenceInsert", "SequenceLength", "SplitToSequence"),
+        *("FlexAttention", "SequenceInsert", "SequenceLength", "SplitToSequence", "TensorScatter"),
     }
 )
 """Operators of which only the cases of onnx's own suite run."""

@@ -44,6 +44,9 @@ from ml4f.frontend.importer_values import Flattened, NotSupported, Shape, Tensor
 INCONSISTENT = (ArithmeticError, AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError)
 """What handlers raise where attributes, inputs and shapes do not fit together."""
 
+DOMAINS = ("", "ai.onnx", "ai.onnx.preview")
+"""ONNX's own domains but for that of classical machine learning, which has a module of its own."""
+
 DEFAULT_LIMIT = 10
 """Inputs of whole numbers are tried with numbers below it where no table says better."""
 
@@ -381,7 +384,7 @@ def handler_of(
 
     if node.proto.domain == importer_ml.DOMAIN:
         return importer_ml.HANDLERS.get(node.op_type)
-    return handlers.get(node.op_type) if node.proto.domain in ("", "ai.onnx") else None
+    return handlers.get(node.op_type) if node.proto.domain in DOMAINS else None
 
 
 def import_onnx(proto: onnx.ModelProto, name: str) -> ModuleOp:

@@ -41,7 +41,7 @@ def loop(importer: Importer, node: Node) -> None:
         importer.constants[counter] = np.array(iteration, dtype=np.int64)
         importer.constants[flag] = np.array(True)
         given = dict(zip([entry.name for entry in body.input], [counter, flag, *carried], strict=True))
-        cond, *made = _inline(importer, node, body, scope, given)
+        cond, *made = inline(importer, node, body, scope, given)
         goes_on = bool(_number(importer, cond, "the condition"))
         carried = made[:states]
         for row, name in zip(rows, made[states:], strict=True):
@@ -77,7 +77,7 @@ def scan(importer: Importer, node: Node) -> None:
             importer.visit_within(Node(proto, 0, node.opset))
             parts.append(part)
         given = dict(zip([entry.name for entry in body.input], [*carried, *parts], strict=True))
-        made = _inline(importer, node, body, scope, given)
+        made = inline(importer, node, body, scope, given)
         carried = made[: len(carried)]
         for row, name in zip(rows, made[len(carried) :], strict=True):
             row.append(name)
@@ -96,11 +96,32 @@ def _scan_options(node: Node, side: str, count: int) -> tuple[list[int], list[bo
 
 
 def if_(importer: Importer, node: Node) -> None:
-    """If with a condition that does not depend on the model's input."""
+    """If: the branch that is known when compiling, or both, of whose results the condition chooses."""
+    if importer.const(node.proto.input[0]) is None:
+        _choose(importer, node)
+        return
     chosen = "then_branch" if _number(importer, node.proto.input[0], "the condition") else "else_branch"
-    made = _inline(importer, node, node.attributes[chosen], f"{node.layer}#{chosen}/", {})
+    made = inline(importer, node, node.attributes[chosen], f"{node.layer}#{chosen}/", {})
     for output, name in zip(node.proto.output, made, strict=True):
         importer.alias(output, name)
+
+
+def _choose(importer: Importer, node: Node) -> None:
+    """Both branches, whose results must have the same shapes; computing has no side effects."""
+    mask = node.proto.input[0]
+    results = [
+        inline(importer, node, node.attributes[branch], f"{node.layer}#{branch}/", {})
+        for branch in ("then_branch", "else_branch")
+    ]
+    for output, then, otherwise in zip(node.proto.output, *results, strict=True):
+        if any(name in importer.sequences for name in (then, otherwise)):
+            raise NotSupported("a condition that depends on the model's input chooses a sequence")
+        shapes = [importer.shape(name) for name in (then, otherwise)]
+        if shapes[0] != shapes[1]:
+            extents = f"{list(shapes[0])} or {list(shapes[1])}"
+            raise NotSupported(f"its condition depends on the model's input, and the result is {extents} by it")
+        proto = onnx.helper.make_node("Where", [mask, then, otherwise], [output], node.layer)
+        importer.visit_within(Node(proto, 0, node.opset))
 
 
 def _number(importer: Importer, name: str, what: str) -> int:
@@ -111,7 +132,7 @@ def _number(importer: Importer, name: str, what: str) -> int:
     return int(value.item())
 
 
-def _inline(importer: Importer, node: Node, body: onnx.GraphProto, scope: str, given: Mapping[str, str]) -> list[str]:
+def inline(importer: Importer, node: Node, body: onnx.GraphProto, scope: str, given: Mapping[str, str]) -> list[str]:
     """Imports a subgraph; `given`: for its inputs the names of what they are. Returns the names of its outputs."""
     names = dict(given)
     for initializer in body.initializer:

@@ -138,7 +138,12 @@ def _computed_elements(importer: Importer, node: Node, axis: int) -> None:
 
 
 def gather_nd(importer: Importer, node: Node) -> None:
-    """GatherND with constant indices."""
+    """GatherND."""
+    if importer.const(node.proto.input[1]) is None:
+        from ml4f.frontend.importer_scatter import computed_gather_nd
+
+        computed_gather_nd(importer, node)
+        return
     shape, indices = importer.shape(node.proto.input[0]), constant_indices(importer, node)
     batch, depth = int(node.get("batch_dims", 0)), indices.shape[-1]
     whole = checked(indices, np.array(shape[batch : batch + depth]))

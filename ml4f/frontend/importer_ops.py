@@ -16,6 +16,7 @@ from xdsl.ir import SSAValue
 from ml4f.dialects.nn import ActAttr, numbers
 from ml4f.dialects.nn import ops as nn
 from ml4f.frontend import importer_arithmetic as arithmetic
+from ml4f.frontend import importer_attention as attention
 from ml4f.frontend import importer_contractions as contractions
 from ml4f.frontend import importer_control_flow as control_flow
 from ml4f.frontend import importer_copies as copies
@@ -29,6 +30,7 @@ from ml4f.frontend import importer_pool_indices as pool_indices
 from ml4f.frontend import importer_recurrent as recurrent
 from ml4f.frontend import importer_reductions as reductions
 from ml4f.frontend import importer_sampling as sampling
+from ml4f.frontend import importer_scatter as scatter
 from ml4f.frontend import importer_selections as selections
 from ml4f.frontend import importer_sequences as sequences
 from ml4f.frontend import importer_shapes as shape_ops
@@ -170,6 +172,8 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **shuffles.HANDLERS,
     **lookups.HANDLERS,
     **selections.HANDLERS,
+    **scatter.HANDLERS,
+    **attention.HANDLERS,
     **sampling.HANDLERS,
     **matrices.HANDLERS,
     **sequences.HANDLERS,

@@ -13,6 +13,7 @@ from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_lookups import checked, constant_indices, looked_up, numbers_of, pieces
 from ml4f.frontend.importer_masks import equal
 from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_scatter import computed_scatter_elements
 from ml4f.frontend.importer_shapes import identity, joined
 from ml4f.frontend.importer_shuffles import picked
 from ml4f.frontend.importer_steps import Steps, squeezed
@@ -68,11 +69,22 @@ def reverse_sequence(importer: Importer, node: Node) -> None:
 
 
 def scatter_elements(importer: Importer, node: Node) -> None:
-    """ScatterElements (and Scatter, its old name) with constant indices."""
-    shape, indices = importer.shape(node.proto.input[0]), constant_indices(importer, node)
+    """ScatterElements (and Scatter, its old name)."""
+    data, index = node.proto.input[:2]
+    shape = importer.shape(data)
     axis = int(node.get("axis", 0)) % len(shape)
-    if indices.shape != importer.shape(node.proto.input[2]):
-        raise NotSupported(f"{list(indices.shape)} indices for updates {list(importer.shape(node.proto.input[2]))}")
+    if data in importer.integers:
+        importer.integers.add(node.proto.output[0])
+    if importer.shape(index) != importer.shape(node.proto.input[2]):
+        problem = f"{list(importer.shape(index))} indices for updates {list(importer.shape(node.proto.input[2]))}"
+        raise NotSupported(problem)
+    if importer.const(index) is None:
+        reduction = node.get("reduction", "none")
+        if reduction not in ("none", *REDUCTIONS):
+            raise NotSupported(f"the reduction {reduction}; there are none, {', '.join(REDUCTIONS)}")
+        computed_scatter_elements(importer, node, axis, REDUCTIONS.get(reduction))
+        return
+    indices = constant_indices(importer, node)
     places = [np.asarray(place) for place in np.indices(indices.shape)]
     places[axis] = checked(indices, shape[axis])
     _scatter(importer, node, np.ravel(numbers_of(places, shape)), ())

@@ -34,7 +34,10 @@ INTEGER_OPERATORS = (
     "Cast",
     "Gather",
     "GatherElements",
+    "GatherND",
     "OneHot",
+    "ScatterElements",
+    "TensorScatter",
 )
 """What may be done to computed integers."""
 QUANTIZED = (

@@ -217,9 +217,8 @@ def test_the_branch_of_a_constant_condition_is_taken(condition: bool):
     assert_right(branches(condition, seen=False))
 
 
-def test_a_condition_on_the_input_is_refused():
-    with pytest.raises(UnsupportedError, match=r"layer 'choice' \(If\).*depends on the model's input"):
-        import_onnx(branches(True, seen=True), "control")
+def test_both_branches_of_a_computed_condition_are_there():
+    assert_right(branches(True, seen=True))
 
 
 def test_an_operator_inside_is_named():

@@ -173,7 +173,7 @@ CASES: list[tuple[str, Callable[[Case], str], int]] = [
     ("SequenceAt", of_sequences, 18),
     ("STFT", stft, 18),
 ]
-ELSEWHERE = {"CumProd", "Gelu", "Scatter", "SequenceEmpty", "Swish"}
+ELSEWHERE = {"CumProd", "FlexAttention", "Gelu", "Scatter", "SequenceEmpty", "Swish", "TensorScatter"}
 SEQUENCES = {"ConcatFromSequence", "SequenceConstruct", "SequenceErase", "SequenceInsert", "SequenceLength"}
 
 
