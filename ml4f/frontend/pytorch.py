@@ -21,6 +21,7 @@ import onnx
 
 from ml4f.errors import Ml4fError, UnsupportedError
 from ml4f.frontend.free_shapes import FreeShapes
+from ml4f.frontend.pytorch_guards import check_archive, check_program, without_code
 
 OPSET = 18
 """The first that the exporter writes without converting down."""
@@ -50,14 +51,19 @@ def is_program(data: bytes) -> bool:
 def read_program(path: Path, subject: str) -> tuple[onnx.ModelProto, list[str]]:
     """A .pt2 file, as torch.export.save writes it."""
     with _torch(subject) as torch:
+        check_archive(path, subject)
+        refused: list[str] = []
         try:
-            with _weights_only(torch):
+            with without_code(torch) as refused:
                 program = torch.export.load(str(path))
         except Exception as error:  # torch raises whatever it likes on broken files
+            if refused:
+                raise Ml4fError(f"{subject}: the expression of a shape '{refused[0][:60]}' is none; refused") from None
             raise Ml4fError(
                 f"{subject}: cannot be read as a program of torch.export ({_line(error)}); save it again with "
                 "torch.export.save, or export the model to ONNX"
             ) from None
+        check_program(torch, program, subject)
         return _converted(torch, program, subject)
 
 
@@ -92,26 +98,17 @@ def _torch(subject: str) -> Iterator[Any]:
         ) from None
     import logging
 
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield torch
     finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _weights_only(torch: Any) -> Iterator[None]:
-    """torch.export.load falls back on unpickling whatever a file holds, which could run code: here it does not."""
-    original = torch.load
-    torch.load = lambda *arguments, **options: original(*arguments, **{**options, "weights_only": True})
-    try:
-        yield
-    finally:
-        torch.load = original
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _converted(torch: Any, program: Any, subject: str) -> tuple[onnx.ModelProto, list[str]]:
@@ -153,9 +150,15 @@ def _inputs(torch: Any, program: Any, subject: str) -> list[_Input]:
                     f"{subject}: input '{node.name}' is no tensor of float32, int32 or int64; export the model with "
                     "such inputs"
                 )
-            shape = tuple(n if isinstance(n, int) else 1 for n in value.shape)
+            shape = tuple(n if isinstance(n, int) else _likely(n) for n in value.shape)
             inputs.append(_Input(shape, kinds[value.dtype]))
     return inputs
+
+
+def _likely(extent: Any) -> int:
+    """A free extent: that of the example with which the program was made, or 1."""
+    hint = getattr(extent.node, "hint", None)
+    return hint if isinstance(hint, int) and hint > 0 else 1
 
 
 def _compare(torch: Any, proto: onnx.ModelProto, program: Any, inputs: Sequence[_Input], subject: str) -> None:
@@ -167,10 +170,17 @@ def _compare(torch: Any, proto: onnx.ModelProto, program: Any, inputs: Sequence[
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
         values = [entry.example(rng) for entry in inputs]
-        with torch.no_grad():
-            given = module(*(torch.from_numpy(v) for v in values))
-        flat = torch.utils._pytree.tree_leaves(given)
-        found = reference.run(values)
+        try:
+            with torch.no_grad():
+                given = module(*(torch.from_numpy(v) for v in values))
+            flat = torch.utils._pytree.tree_leaves(given)
+            found = reference.run(values)
+        except Exception as error:  # torch and onnxruntime raise whatever they like
+            shapes = ", ".join(str(list(v.shape)) for v in values)
+            raise Ml4fError(
+                f"{subject}: PyTorch or the model that torch.onnx.export makes of it cannot compute with inputs "
+                f"{shapes} ({_line(error)}); export the program with fixed input shapes"
+            ) from None
         for name, y in zip(names, flat, strict=True):
             expected = y.detach().numpy()
             scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ml4f.errors import Ml4fError
 from ml4f.frontend import load_model
 from ml4f.frontend.free_shapes import FreeShapes
 from ml4f.frontend.importer import import_onnx
+from ml4f.frontend.pytorch_guards import check_archive, is_harmless
 from ml4f.interpreters.nn import run_nn
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -e '.[pytorch]')")
@@ -99,6 +102,91 @@ def test_a_program_runs_no_code_from_its_file(tmp_path: Path) -> None:
     with suppress(Ml4fError):
         load_model(tmp_path / "hostile.pt2")
     assert not proof.exists()
+
+
+def rewritten(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The program with its description changed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("models/model.json"):
+                description = json.loads(data)
+                change(description)
+                data = json.dumps(description).encode()
+            new.writestr(name, data)
+
+
+def every(value: Any, key: str) -> Iterator[dict[str, Any]]:
+    """The objects with that key, inside of JSON."""
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from every(inner, key)
+    if isinstance(value, dict) and key in value:
+        yield value
+
+
+def test_expressions_and_guards_of_a_program_are_not_run(tmp_path: Path) -> None:
+    """Where torch evaluates texts of the file as Python: expressions of shapes, and guards."""
+    proof, source = tmp_path / "proof", tmp_path / "doubled.pt2"
+    free = ({0: torch.export.Dim("n", min=2, max=9)},)
+    torch.export.save(torch.export.export(Doubled(), (torch.zeros(3, 4),), dynamic_shapes=free), source)
+    load_model(source)
+    line = f"open({str(proof)!r}, 'w').write('')"
+
+    def expressions(description: dict[str, Any]) -> None:
+        for found in every(description, "expr_str"):
+            found["expr_str"] = line
+
+    def guards(description: dict[str, Any]) -> None:
+        description["guards_code"] = [f"{line} == 0"]
+
+    rewritten(source, tmp_path / "expressions.pt2", expressions)
+    with pytest.raises(Ml4fError, match=r"the expression of a shape 'open.*refused"):
+        load_model(tmp_path / "expressions.pt2")
+    rewritten(source, tmp_path / "guards.pt2", guards)
+    load_model(tmp_path / "guards.pt2")
+    assert not proof.exists()
+
+
+class Doubled(torch.nn.Module):
+    """Its output has twice as many rows."""
+
+    def forward(self, x: Any) -> Any:
+        return torch.cat([x, x]).relu() * x.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("expression", "harmless"),
+    [
+        ("2*s77 + 1", True),
+        ("Mul(Integer(2), Symbol('s0', positive=True, integer=True))", True),
+        ("TruncToInt(Mul(Float('1.5', precision=53), ToFloat(Symbol('s53', integer=True))))", True),
+        ("Max(1, s0**2)", True),
+        ("__import__('os')", False),
+        ("s0.__class__", False),
+        ("Symbol('s0').subs", False),
+        ("Mul(Integer(2), Pow(Max(Integer(1), Symbol('s0')), Integer(2)))", True),
+        ("9**9**9", False),
+        ("Pow(9, Pow(9, 9))", False),
+        ("(lambda: 1)()", False),
+        ("1" * 10_000 + "x", False),
+    ],
+)
+def test_harmless_expressions(expression: str, harmless: bool) -> None:
+    assert is_harmless(expression) == harmless
+
+
+def test_archives_that_are_too_large_or_ambiguous_are_refused(tmp_path: Path) -> None:
+    for name, entries, problem in (("twice", ["a", "A"], "twice"), ("bomb", ["a"], "more than the limit")):
+        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry in entries:
+                archive.writestr(entry, "x")
+        archive_path = tmp_path / f"{name}.pt2"
+        if name == "bomb":  # what the directory says of the entry's size
+            data = archive_path.read_bytes()
+            where = data.index(b"PK\x01\x02") + 24
+            archive_path.write_bytes(data[:where] + (1 << 30).to_bytes(4, "little") + data[where + 4 :])
+        with pytest.raises(Ml4fError, match=problem):
+            check_archive(archive_path, name)
 
 
 class Bomb:
