@@ -7,9 +7,10 @@ layer alone: its input buffers get random values and only its code runs, compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from ml4f.errors import InternalError, ValidationError
 from ml4f.interpreters.nn import evaluate, run_nn
 from ml4f.machine import OBJECT_BASE, STOP_ADDRESS
 from ml4f.reference import Reference
+from ml4f.rounding import rounding
 
 if TYPE_CHECKING:
     from ml4f.compiler import Compilation
@@ -187,14 +189,16 @@ def check_prefixes(compilation: Compilation, layers: list[Layer], reference: Ref
         position = stop
         wanted = expected.of(layer)
         if wanted is not None:
-            compare(np.ravel(machine.read_floats(layer.result, layer.shape)), wanted, what)
+            noise = partial(network_noise, compilation, x, layer.positions[-1])
+            compare(np.ravel(machine.read_floats(layer.result, layer.shape)), wanted, what, noise)
     with blaming(f"{name}: behind the last layer"):
         machine.resume(position, STOP_ADDRESS)
         machine.check_preserved()
         machine.check_guards()
     for index, (final, wanted) in enumerate(zip(machine.read_outputs(), expected.outputs(), strict=True)):
         which = f"output {expected.names[index]}" if index else "output"
-        compare(np.ravel(final), wanted, f"{name}: the network's {which}")
+        noise = partial(network_noise, compilation, x, None, index)
+        compare(np.ravel(final), wanted, f"{name}: the network's {which}", noise)
 
 
 class Expectations:
@@ -257,7 +261,38 @@ def check_alone(compilation: Compilation, layer: Layer, places: Mapping[SSAValue
         with blaming(what):
             result = run_alone(compilation, layer, {places[v]: a for v, a in zip(inputs, arrays, strict=True)})
         values = {value: array.reshape(shape_of(value)) for value, array in zip(inputs, arrays, strict=True)}
-        compare(result, np.ravel(evaluate_value(layer.op.results[0], values)), what)
+        wanted = np.ravel(evaluate_value(layer.op.results[0], values))
+        compare(result, wanted, what, partial(layer_noise, layer, inputs, arrays))
+
+
+def layer_noise(layer: Layer, inputs: Sequence[SSAValue], arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """What rounding may do to a layer's result."""
+
+    def evaluated(moved: Sequence[np.ndarray]) -> np.ndarray:
+        values = {value: array.reshape(shape_of(value)) for value, array in zip(inputs, moved, strict=True)}
+        return np.ravel(evaluate_value(layer.op.results[0], values))
+
+    return rounding(evaluated, arrays)
+
+
+def network_noise(compilation: Compilation, x: np.ndarray, position: int | None, output: int = 0) -> np.ndarray:
+    """What rounding may do to the result of an operation of the network, or to an output (position None).
+
+    Nothing where inputs are whole numbers.
+    """
+
+    def evaluated(moved: Sequence[np.ndarray]) -> np.ndarray:
+        values: list[np.ndarray] = []
+
+        def observe(op: Operation, value: np.ndarray) -> None:
+            if op.name not in FREE_OPS:
+                values.append(np.ravel(value))
+
+        results = run_nn(compilation.nn_module, compilation.machine.split(moved[0]), observe)
+        return np.ravel(results[output]) if position is None else values[position]
+
+    whole = not np.array_equal(possible(compilation, x + np.float32(0.5)), x + np.float32(0.5))
+    return np.zeros(1) if whole else rounding(evaluated, [x])
 
 
 def places_of(compilation: Compilation, layers: Iterable[Layer]) -> dict[SSAValue, int]:
@@ -315,13 +350,19 @@ def evaluate_value(value: SSAValue, values: dict[SSAValue, np.ndarray]) -> np.nd
     return values[value]
 
 
-def compare(result: np.ndarray, expected: np.ndarray, what: str) -> None:
-    """Raise ValidationError if any element is off by more than the tolerance, or NaN where it should not be."""
+def compare(result: np.ndarray, expected: np.ndarray, what: str, noise: Callable[[], np.ndarray] | None = None) -> None:
+    """Raise ValidationError if any element is off by more than the tolerance, or NaN where it should not be.
+
+    `noise`: what rounding alone may do to each element, asked for only where some are off.
+    """
     expected = expected.astype(np.float64)
     scale = max(float(np.max(np.abs(expected[np.isfinite(expected)]), initial=0.0)), 1e-30)
     with np.errstate(invalid="ignore"):  # of two infinities
         wrong = ~(np.abs(result - expected) <= TOLERANCE * scale)
     wrong &= ~((result == expected) | (np.isnan(result) & np.isnan(expected)))
+    if wrong.any() and noise is not None:
+        with np.errstate(invalid="ignore"):
+            wrong &= ~(np.abs(result - expected) <= noise())
     if wrong.any():
         worst = int(np.argmax(np.where(wrong, np.nan_to_num(np.abs(result - expected), nan=np.inf), -1)))
         raise ValidationError(

@@ -12,6 +12,7 @@ import ml4f.compiler
 from ml4f.backend.thumb.object_code import ObjectCode, assemble
 from ml4f.compiler import Options, compile_proto
 from ml4f.errors import ValidationError
+from ml4f.rounding import rounding
 from ml4f.samples import sample_model
 from ml4f.validation import runs_for, seeded_inputs
 
@@ -193,3 +194,27 @@ def several_inputs(kind: str) -> onnx.ModelProto:
 def test_layers_with_forwarded_and_stored_inputs(kind: str) -> None:
     """A slice that is read through what it is a slice of, beside one that is stored, is no fault of the code."""
     compile_proto(several_inputs(kind), kind, Options())
+
+
+def cancelling() -> onnx.ModelProto:
+    """A sum of large products that is next to nothing for the first input that is tried."""
+    x = next(seeded_inputs(40, 2))
+    rng = np.random.default_rng(1)
+    weights = rng.uniform(50, 100, 40).astype(np.float32)
+    bias = np.float32(-(x.astype(np.float64) @ weights) + 1e-6)
+    info = [onnx.helper.make_tensor_value_info(name, 1, [1, n]) for name, n in (("x", 40), ("y", 1))]
+    constants = [onnx.numpy_helper.from_array(v, n) for n, v in (("w", weights[:, None]), ("b", np.array([bias])))]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gemm", ["x", "w", "b"], ["y"])], "g", info[:1], info[1:], constants
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_what_rounding_leaves_of_a_sum_that_cancels_is_no_error() -> None:
+    compile_proto(cancelling(), "cancelling", Options())
+
+
+def test_rounding_is_the_last_bit_of_what_is_summed() -> None:
+    weights = np.array([1000.0, -1000.0, 1.0])
+    noise = rounding(lambda inputs: np.array([inputs[0] @ weights]), [np.array([1.0, 1.0, 0.5], np.float32)])
+    assert 1e-4 < noise[0] < 1e-2
