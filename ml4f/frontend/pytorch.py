@@ -182,14 +182,20 @@ def _compare(torch: Any, proto: onnx.ModelProto, program: Any, inputs: Sequence[
                 f"{shapes} ({_line(error)}); export the program with fixed input shapes"
             ) from None
         for name, y in zip(names, flat, strict=True):
-            expected = y.detach().numpy()
-            scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)
-            error = float(np.abs(found[name].ravel() - expected.ravel()).max(initial=0.0)) / scale
+            error = _largest_error(found[name].ravel(), y.detach().numpy().ravel())
             if not error <= TOLERANCE:
                 raise Ml4fError(
                     f"{subject}: torch.onnx.export converts it wrongly: its output '{name}' is off by {error:.1e} of "
                     "the largest element; try another release of PyTorch"
                 )
+
+
+def _largest_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Relative to the largest finite element; NaN and infinities must be the same, as where 0 is divided by 0."""
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    scale = max(float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)), 1e-6)
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    return float(np.abs(found[~same] - expected[~same]).max(initial=0.0)) / scale
 
 
 def _line(error: Exception) -> str:

@@ -78,6 +78,20 @@ def test_a_program_with_indices(kind: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.ravel(made), module(indices).detach().numpy().ravel(), rtol=1e-5, atol=1e-6)
 
 
+class Masked(torch.nn.Module):
+    """The mean of the first n rows: of none of them, as n may be 0 when outputs are compared, 0 / 0."""
+
+    def forward(self, x: Any, n: Any) -> Any:
+        mask = (torch.arange(5)[None] < n[:, None]).float()
+        return (x * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+
+
+def test_what_is_not_a_number_for_both_is_no_error(tmp_path: Path) -> None:
+    inputs = torch.randn(1, 5, 3), torch.tensor([2], dtype=torch.int32)
+    torch.export.save(torch.export.export(Masked(), inputs), tmp_path / "masked.pt2")
+    assert "compared with PyTorch" in load_model(tmp_path / "masked.pt2").notes[0]
+
+
 def test_a_module_needs_a_shape() -> None:
     with pytest.raises(Ml4fError, match="give input_shapes"):
         load_model(Network())
