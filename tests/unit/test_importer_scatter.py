@@ -34,7 +34,9 @@ def model(nodes: list[onnx.NodeProto], inputs: Arrays, constants: Arrays, opset:
 
 def check(nodes: list[onnx.NodeProto], inputs: Arrays, constants: Arrays | None = None, opset: int = 18) -> None:
     proto = model(nodes, inputs, constants or {}, opset)
-    found = ml4f.compile(proto).predict(list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values())))
+    found = ml4f.compile(proto, validate=False).predict(
+        list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
+    )
     wanted = Reference(proto).run(list(inputs.values()))["y"]
     np.testing.assert_allclose(np.ravel(found), np.ravel(wanted), rtol=1e-5, atol=1e-6)
 
@@ -54,10 +56,10 @@ def test_pieces_at_computed_places(batch: int, extents: tuple[int, ...]) -> None
     check([node], {"x": normal(3, 4, 5), "i": RNG.integers(-3, 3, extents)})
 
 
-@pytest.mark.parametrize(("mode", "begins"), [("linear", [1, 4]), ("circular", [0, 5])])
+@pytest.mark.parametrize(("mode", "begins"), [("linear", [1, 2]), ("circular", [0, 3])])
 def test_a_cache_is_updated_from_a_computed_index_on(mode: str, begins: list[int]) -> None:
     node = helper.make_node("TensorScatter", ["x", "u", "i"], ["y"], mode=mode)
-    check([node], {"x": normal(2, 3, 6, 5), "u": normal(2, 3, 2, 5), "i": np.array(begins)}, opset=24)
+    check([node], {"x": normal(2, 1, 4, 3), "u": normal(2, 1, 2, 3), "i": np.array(begins)}, opset=24)
 
 
 def branch(op_type: str, inputs: list[str], shape: list[int]) -> onnx.GraphProto:
