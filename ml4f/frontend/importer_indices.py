@@ -53,16 +53,24 @@ def plain_indices(graph: onnx.GraphProto, opset: int) -> onnx.GraphProto:
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """Without nodes that compute nothing that is read. Nodes with inner graphs stay, as do those that they may read."""
-    if any(a.type == onnx.AttributeProto.GRAPH for node in nodes for a in node.attribute):
-        return list(nodes)
+    """Without nodes that compute nothing that is read, be it by inner graphs."""
     read = set(outputs)
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):
         if read & set(node.output):
-            read |= set(node.input)
+            read |= _reads(node)
             kept.append(node)
     return kept[::-1]
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """The names that a node and its inner graphs read, those of the inner graphs' own tensors among them."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in [attribute.g, *attribute.graphs]:
+            names |= {entry.name for entry in graph.output}
+            names = names.union(*(_reads(inner) for inner in graph.node))
+    return names
 
 
 class _Finder:

@@ -7,7 +7,7 @@ Knows nothing of what a layer computes, of weights, or of ONNX.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -302,6 +302,8 @@ class _Functional:
         """How many of a layer's outputs are read."""
         self.first: dict[str, int] = {}
         """The number of a layer's first call: 1 for models in models of Keras 2, which count their own first."""
+        self.first_output: dict[str, int] = {}
+        """The same in output_layers; Keras 3 counts a functional model's own graph there, and not in arguments."""
 
     def run(self) -> list[int]:
         names = _StoredNames(self.scope.stored)
@@ -323,10 +325,10 @@ class _Functional:
                 self.reader.graph.inputs[own:], key=lambda entry: order.get(entry.name, len(order))
             )
         used = [r for item in pending for r in item[2].arguments if isinstance(r, _Reference)]
-        for reference in (*used, *_references(self.inner["output_layers"])):
+        last = _references(self.inner["output_layers"])
+        for reference in (*used, *last):
             self.counts[reference.layer] = max(self.counts.get(reference.layer, 1), _checked_index(reference) + 1)
-            if reference.call == self.calls.get(reference.layer, 0) > 1:
-                self.first[reference.layer] = 1
+        self.number_calls(used, last)
         while pending:
             left = [item for item in pending if not self.attempt(*item)]
             if len(left) == len(pending):
@@ -335,10 +337,22 @@ class _Functional:
                     f"{self.reader.subject}: the inputs of the layers {names_left} are computed by no layer"
                 )
             pending = left
-        outputs = [self.find(reference) for reference in _references(self.inner["output_layers"])]
+        outputs = [self.find(reference, self.first_output) for reference in last]
         if not outputs or any(output is None for output in outputs):
             raise Ml4fError(f"{self.reader.subject}: an output of the model is computed by no layer")
         return [output for output in outputs if output is not None]
+
+    def number_calls(self, used: Sequence[_Reference], last: Sequence[_Reference]) -> None:
+        """Where the calls of layers with several calls begin to count; `used`, `last`: what calls and outputs read."""
+        for entry in self.inner["layers"]:
+            name, nodes = _name(entry), entry.get("inbound_nodes") or []
+            if self.calls[name] == 1:
+                continue
+            if isinstance(nodes[0], dict):  # Keras 3
+                functional = entry["class_name"] == "Functional"
+                self.first_output[name] = int(functional and all(r.call > 0 for r in last if r.layer == name))
+            elif any(r.layer == name and r.call == self.calls[name] for r in (*used, *last)):
+                self.first[name] = self.first_output[name] = 1
 
     def bind_input(self, entry: dict[str, Any], references: list[_Reference]) -> None:
         name, config = _name(entry), entry["config"]
@@ -353,7 +367,7 @@ class _Functional:
         """Make one call if its arguments are known."""
         found: list[Argument] = []
         for argument in operands.arguments:
-            tensor = self.find(argument) if isinstance(argument, _Reference) else argument
+            tensor = self.find(argument, self.first) if isinstance(argument, _Reference) else argument
             if tensor is None:
                 return False
             found.append(tensor)
@@ -362,9 +376,9 @@ class _Functional:
         self.tensors[_name(entry), index] = outputs
         return True
 
-    def find(self, reference: _Reference) -> int | None:
+    def find(self, reference: _Reference, first: Mapping[str, int]) -> int | None:
         """The tensor; a lone call is found under any number, as Keras counts calls outside the model too."""
-        found = self.tensors.get((reference.layer, reference.call - self.first.get(reference.layer, 0)))
+        found = self.tensors.get((reference.layer, reference.call - first.get(reference.layer, 0)))
         if found is None and self.calls.get(reference.layer) == 1:
             found = self.tensors.get((reference.layer, 0))
         return found[reference.tensor] if found else None

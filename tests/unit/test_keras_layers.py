@@ -97,7 +97,17 @@ def spectral(keras: Any) -> Any:
     return keras.Model(x, layers.SpectralNormalization(layers.Dense(4, use_bias=False))(y))
 
 
-BOTH = (volumes, picked, chosen, conv_lstms)
+def models_in_models(keras: Any) -> Any:
+    """A model that reads its own output; its first output is one of the whole model, too."""
+    layers = keras.layers
+    inner_x = keras.Input((6,))
+    inner = keras.Model(inner_x, layers.Dense(6, activation="tanh")(inner_x))
+    x = keras.Input((6,))
+    first = inner(x)
+    return keras.Model(x, [first, layers.Dense(2)(inner(inner(first)))])
+
+
+BOTH = (volumes, picked, chosen, conv_lstms, models_in_models)
 CASES = [
     *((build, kind) for build in BOTH for kind in ("h5", "keras", "keras2.h5")),
     *((build, kind) for build in (pictures, equations, adaptive, spectral) for kind in ("h5", "keras")),
