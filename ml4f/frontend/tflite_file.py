@@ -5,6 +5,7 @@ The schema is that of the package `tflite`. Knows no operator; `tflite_onnx` doe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,13 +50,17 @@ class TfliteOperator:
 
 @dataclass(eq=False)
 class TfliteFile:
-    """The main subgraph; operators are in an order in which they can be executed."""
+    """A subgraph; operators are in an order in which they can be executed.
+
+    `inner`: of the main one, those that its operators execute, by their numbers.
+    """
 
     tensors: list[TfliteTensor] = field(default_factory=list)
     operators: list[TfliteOperator] = field(default_factory=list)
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
+    inner: dict[int, TfliteFile] = field(default_factory=dict)
 
 
 def read_tflite(data: bytes, name: str) -> TfliteFile:
@@ -79,29 +84,47 @@ class _Reader:
         self.types = _names(schema.TensorType)
         self.budget = Budget(name)
         self.file = TfliteFile()
+        self.nodes = 0
 
     def run(self) -> TfliteFile:
         if not self.model.SubgraphsLength():
             raise Ml4fError(f"{self.name}: the TensorFlow Lite file holds no graph; convert the model again")
-        graph = self.model.Subgraphs(0)
-        if max(graph.TensorsLength(), graph.OperatorsLength()) > MAX_NODES:
+        self.check_ends(self.model.Subgraphs(0))
+        self.read(0, self.file)
+        return self.file
+
+    def read(self, index: int, into: TfliteFile) -> None:
+        """A subgraph, and those that its loops execute."""
+        graph = self.model.Subgraphs(index)
+        self.nodes += max(graph.TensorsLength(), graph.OperatorsLength())
+        if self.nodes > MAX_NODES:
             raise Ml4fError(f"{self.name}: the model has more than {MAX_NODES} operators")
-        self.file.inputs = _indices(graph.InputsAsNumpy())
-        self.file.outputs = _indices(graph.OutputsAsNumpy())
-        ends = (*self.file.inputs, *self.file.outputs)
-        if not all(0 <= index < graph.TensorsLength() for index in ends):
+        into.inputs, into.outputs = self.ends(graph)
+        into.tensors = [self.tensor(graph.Tensors(i)) for i in range(graph.TensorsLength())]
+        into.operators = [self.operator(graph.Operators(i), into.tensors) for i in range(graph.OperatorsLength())]
+        for operator in into.operators:
+            if operator.kind != "WHILE":
+                continue
+            for number in (operator.option("CondSubgraphIndex", 0), operator.option("BodySubgraphIndex", 0)):
+                if not 0 < number < self.model.SubgraphsLength():
+                    raise Ml4fError(f"{self.name}: a loop executes graph {number}, which does not exist; convert again")
+                if number not in self.file.inner:
+                    self.file.inner[number] = TfliteFile()
+                    self.read(number, self.file.inner[number])
+
+    def ends(self, graph: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The numbers of a graph's inputs and outputs."""
+        inputs, outputs = _indices(graph.InputsAsNumpy()), _indices(graph.OutputsAsNumpy())
+        if not all(0 <= index < graph.TensorsLength() for index in (*inputs, *outputs)):
             raise Ml4fError(
                 f"{self.name}: its inputs or outputs are tensors that do not exist; convert the model again"
             )
-        self.check_ends(graph)
-        self.file.tensors = [self.tensor(graph.Tensors(i)) for i in range(graph.TensorsLength())]
-        self.file.operators = [self.operator(graph.Operators(i)) for i in range(graph.OperatorsLength())]
-        return self.file
+        return inputs, outputs
 
     def check_ends(self, graph: Any) -> None:
         """Quantised models have integers with a scale at both ends, and in between; other integers are indices."""
         problems = []
-        for what, indices in (("input", self.file.inputs), ("output", self.file.outputs)):
+        for what, indices in zip(("input", "output"), self.ends(graph), strict=True):
             for index in indices:
                 tensor = graph.Tensors(index)
                 kind = self.types.get(tensor.Type(), "unknown")
@@ -163,7 +186,7 @@ class _Reader:
         if text not in self.file.notes:
             self.file.notes.append(text)
 
-    def operator(self, operator: Any) -> TfliteOperator:
+    def operator(self, operator: Any, tensors: Sequence[TfliteTensor]) -> TfliteOperator:
         code = self.model.OperatorCodes(operator.OpcodeIndex())
         kind = self.kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "unknown")
         if kind == "CUSTOM":
@@ -176,7 +199,7 @@ class _Reader:
                 options.Init(table.Bytes, table.Pos)
         inputs, outputs = _indices(operator.InputsAsNumpy()), _indices(operator.OutputsAsNumpy())
         for index in (*(i for i in inputs if i != ABSENT), *outputs):
-            if not 0 <= index < len(self.file.tensors):
+            if not 0 <= index < len(tensors):
                 raise Ml4fError(
                     f"{self.name}: {kind} reads tensor {index}, which does not exist; convert the model again"
                 )

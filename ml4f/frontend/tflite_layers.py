@@ -15,3 +15,12 @@ OPERATORS: dict[str, Translation] = {
     **shape.OPERATORS,
 }
 """TensorFlow Lite operator → translation."""
+REMEDY = "give the model as .keras or .h5, or without that operation"
+REMEDIES = {
+    **dict.fromkeys(
+        ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"),
+        "convert the model with its variables frozen (TFLiteConverter.from_keras_model), or give it as .keras or .h5",
+    ),
+    **dict.fromkeys(("QUANTIZE", "FAKE_QUANT"), "convert the model without quantisation, or give it as .keras or .h5"),
+}
+"""What to do about an operator that is not supported."""

@@ -11,7 +11,7 @@ import onnx
 
 from ml4f.frontend.keras_builder import Refused, Value
 from ml4f.frontend.tflite_activations import activated
-from ml4f.frontend.tflite_onnx import Operand, OperatorContext, Spread, Translation, check_image
+from ml4f.frontend.tflite_onnx import Joined, Operand, OperatorContext, Spread, Translation, check_image
 
 
 def _reduce(op_type: str) -> Translation:
@@ -111,13 +111,23 @@ def _pad(mode: str) -> Translation:
 
 
 def _concatenation(c: OperatorContext) -> Operand:
-    operands = [c.either(i) for i in range(len(c.operands))]
+    operands = [v for i in range(len(c.operands)) for v in _pieces(c, i)]
     axis = c.operator.option("Axis", 0) % len(operands[0].shape)
     if all(isinstance(v, np.ndarray) for v in operands):
         return np.concatenate([np.asarray(v) for v in operands], axis=axis)
+    operands = [v for v in operands if v.shape[axis]]
+    if c.looped and axis == 0 and not c.operator.option("FusedActivationFunction", 0):
+        return Joined(tuple(operands))
     shape = list(operands[0].shape)
     shape[axis] = sum(v.shape[axis] for v in operands)
     return activated(c, c.emit("Concat", operands, shape, axis=axis))
+
+
+def _pieces(c: OperatorContext, index: int) -> tuple[Value | np.ndarray, ...]:
+    """An operand, in pieces if it is joined along the axis of a concatenation."""
+    found = c.operands[index]
+    joined = isinstance(found, Joined) and c.operator.option("Axis", 0) in (0, -len(found.shape))
+    return found.pieces if isinstance(found, Joined) and joined else (c.either(index),)
 
 
 def _pack(c: OperatorContext) -> Operand:
@@ -144,8 +154,34 @@ def _sliced(c: OperatorContext, x: Value, starts: Sequence[int], ends: Sequence[
     return c.emit("Slice", [x, *numbers], shape)
 
 
+def _rows(c: OperatorContext, joined: Joined, start: int, end: int) -> Operand:
+    """Rows of what is joined: whole pieces as they are, a part of a piece by a slice."""
+    kept: list[Value | np.ndarray] = []
+    at = 0
+    for piece in joined.pieces:
+        low, high = max(start - at, 0), min(end - at, piece.shape[0])
+        at += piece.shape[0]
+        if low >= high:
+            continue
+        if isinstance(piece, np.ndarray):
+            kept.append(piece[low:high])
+            continue
+        starts, ends = [low, *[0] * (piece.rank - 1)], [high, *piece.shape[1:]]
+        kept.append(_sliced(c, piece, starts, ends, [1] * piece.rank))
+    return Joined(tuple(kept)) if len(kept) > 1 else kept[0]
+
+
 def _slice(c: OperatorContext) -> Operand:
-    x, begin, size = c.either(0), c.whole_numbers(1), c.whole_numbers(2)
+    begin, size = c.whole_numbers(1), c.whole_numbers(2)
+    found = c.operands[0]
+    if isinstance(found, Joined) and not any(begin[1:]) and begin[0] < found.shape[0]:
+        whole = all(s in (-1, n) for s, n in zip(size[1:], found.shape[1:], strict=True))
+        if whole and size[0]:
+            return _rows(c, found, begin[0], found.shape[0] if size[0] == -1 else begin[0] + size[0])
+    x = found if isinstance(found, Joined) and (not size[0] or begin[0] == found.shape[0]) else c.either(0)
+    extents = [n - b if s == -1 else s for n, b, s in zip(x.shape, begin, size, strict=True)]
+    if isinstance(x, Joined) or not all(extents):
+        return np.zeros(extents, dtype=np.float32)
     ends = [n if s == -1 else b + s for n, b, s in zip(x.shape, begin, size, strict=True)]
     if isinstance(x, np.ndarray):
         return x[tuple(slice(a, b) for a, b in zip(begin, ends, strict=True))]
@@ -212,14 +248,19 @@ def _unpack(c: OperatorContext) -> list[Operand]:
     return [c.reshape(part, shape) for part in parts if isinstance(part, Value)]
 
 
-def _tile(c: OperatorContext) -> Value:
-    x, counts = c.value(0), c.whole_numbers(1)
+def _tile(c: OperatorContext) -> Operand:
+    x, counts = c.either(0), c.whole_numbers(1)
+    if isinstance(x, np.ndarray):
+        return np.tile(x, counts)
     shape = [n * count for n, count in zip(x.shape, counts, strict=True)]
     return c.emit("Tile", [x, np.array(counts, dtype=np.int64)], shape)
 
 
-def _broadcast_to(c: OperatorContext) -> Value:
-    return c.emit("Expand", [c.value(0), np.array(c.whole_numbers(1), dtype=np.int64)], c.whole_numbers(1))
+def _broadcast_to(c: OperatorContext) -> Operand:
+    x = c.either(0)
+    if isinstance(x, np.ndarray):
+        return np.broadcast_to(x, c.whole_numbers(1))
+    return c.emit("Expand", [x, np.array(c.whole_numbers(1), dtype=np.int64)], c.whole_numbers(1))
 
 
 def _gather(c: OperatorContext) -> Operand:
@@ -254,6 +295,11 @@ def _broadcast_args(c: OperatorContext) -> np.ndarray:
 
 def _fill(c: OperatorContext) -> np.ndarray:
     return np.full(c.whole_numbers(0), c.constant(1))
+
+
+def _range(c: OperatorContext) -> np.ndarray:
+    start, limit, step = (c.constant(index).item() for index in range(3))
+    return np.arange(start, limit, step, dtype=c.types[0])
 
 
 def _resize(mode: str) -> Translation:
@@ -346,6 +392,7 @@ OPERATORS: dict[str, Translation] = {
     "PACK": _pack,
     "PAD": _pad("constant"),
     "PADV2": _pad("constant"),
+    "RANGE": _range,
     "REDUCE_MAX": _reduce("ReduceMax"),
     "REDUCE_MIN": _reduce("ReduceMin"),
     "REDUCE_PROD": _reduce("ReduceProd"),
