@@ -151,7 +151,7 @@ def separable(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
 
 
 def transposed(rank: int) -> Callable[[LayerContext, Sequence[Value]], Value]:
-    """Conv1DTranspose, Conv2DTranspose: what 'valid' and 'same' convolutions of that output take away is added."""
+    """Conv1DTranspose to Conv3DTranspose: what 'valid' and 'same' convolutions of that output take away is added."""
 
     def translate(c: LayerContext, inputs: Sequence[Value]) -> Value:
         x, first = spatial_input(c, inputs, rank)
@@ -212,8 +212,10 @@ LAYERS: dict[str, Callable[[LayerContext, Sequence[Value]], Value]] = {
     "DepthwiseConv2D": depthwise(2),
     "Conv1DTranspose": transposed(1),
     "Conv2DTranspose": transposed(2),
+    "Conv3DTranspose": transposed(3),
     "Convolution1DTranspose": transposed(1),
     "Convolution2DTranspose": transposed(2),
+    "Convolution3DTranspose": transposed(3),
     "SeparableConv1D": separable(1),
     "SeparableConv2D": separable(2),
     "SeparableConvolution1D": separable(1),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ml4f.frontend.keras_builder import LayerContext, Refused, Value
+from ml4f.frontend.keras_graph import MODEL_CLASSES
 from ml4f.frontend.keras_layers_recurrent import PartOf, inner_context, run
 from ml4f.frontend.keras_masks import READERS, sequence_mask
 
@@ -75,6 +76,10 @@ def time_distributed(c: LayerContext, inputs: Sequence[Value]) -> Value:
         raise Refused(f"a {kind} with a mask inside; put the mask in front of TimeDistributed")
     if kind in EVERY_STEP_ALIKE:
         return _single(LAYERS[kind](inner, [x]))
+    if kind in MODEL_CLASSES:
+        raise Refused(
+            f"a whole model ({kind}) inside; put each of the model's layers into a TimeDistributed of its own"
+        )
     if kind not in LAYERS or kind in WRAPPERS:
         raise Refused(f"a {kind[:80]} inside; take a layer that is supported without TimeDistributed")
     if x.shape[1] > MAX_STEPS:

@@ -46,6 +46,16 @@ TRAINED = (
     *(name for name in keras_layers_core.TRAINING_ONLY if name not in keras_layers_core.PICTURES_IN_TRAINING),
 )
 """Layers that compute something else in training; Keras 3 calls those for pictures with training=True unless told."""
+WAY_OUT = "write it with the layers and operations that docs/model-formats.md lists, or leave it to the program"
+_ENCODED = "encode the numbers in the program, and give the network what the layer would make of them"
+WAYS_OUT = {
+    **dict.fromkeys(("CategoryEncoding", "Discretization", "Hashing", "HashedCrossing"), _ENCODED),
+    **dict.fromkeys(("IntegerLookup", "StringLookup", "TextVectorization"), _ENCODED),
+    **dict.fromkeys(("LSTMCell", "GRUCell", "SimpleRNNCell", "StackedRNNCells"), "wrap it in a layer RNN"),
+    **dict.fromkeys(("MelSpectrogram", "STFTSpectrogram"), "compute the spectrum in the program, and feed that"),
+    "ConvLSTM3D": "take ConvLSTM2D on flattened pictures, or recurrent layers behind TimeDistributed convolutions",
+}
+"""Classes that are not supported → what to do instead."""
 KEYWORDS = frozenset(
     {"args", "training", "initial_state", "use_causal_mask", "return_attention_scores", *keras_masks.ARGUMENTS}
 )
@@ -111,7 +121,7 @@ class _Translation:
         translate = self.translation(call)
         if translate is None:
             what = str(layer.config.get("function"))[:80] if layer.kind in OPERATION_CLASSES else layer.kind
-            self.refuse(label, f"there is no {what} in ml4f")
+            self.refuse(label, f"there is no {what} in ml4f; {WAYS_OUT.get(what, WAY_OUT)}")
             return nothing
         if any(value is None for value in known):
             return nothing

@@ -24,7 +24,8 @@ def volumes(keras: Any) -> Any:
     y = layers.Cropping3D(((0, 1), (0, 0), (1, 0)))(layers.ZeroPadding3D(((0, 1), (1, 0), (0, 2)))(y))
     z = layers.AveragePooling3D((2, 3, 2), padding="same")(y)
     y = layers.GlobalAveragePooling3D()(layers.MaxPooling3D(2)(y))
-    return keras.Model(x, [y, layers.GlobalMaxPooling3D()(layers.UpSampling3D((2, 1, 2))(z))])
+    back = layers.Conv3DTranspose(2, (2, 3, 2), strides=(2, 1, 2), padding="same")(z)
+    return keras.Model(x, [y, back, layers.GlobalMaxPooling3D()(layers.UpSampling3D((2, 1, 2))(z))])
 
 
 def pictures(keras: Any) -> Any:
@@ -125,3 +126,15 @@ def test_what_does_not_leave_the_batch_whole_is_refused(tmp_path: Path) -> None:
     keras.Model(x, keras.layers.Dense(2)(x[0])).save(tmp_path / "first.keras")
     with pytest.raises(UnsupportedError, match=r"\(GetItem\).*batch"):
         load_model(tmp_path / "first.keras")
+
+
+def test_a_layer_that_is_not_supported_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(2)])
+    x, numbers = keras.Input((4, 3)), keras.Input((2,))
+    outputs = [keras.layers.TimeDistributed(inner)(x), keras.layers.Discretization([0.0, 1.0])(numbers)]
+    keras.Model([x, numbers], outputs).save(tmp_path / "refused.keras")
+    with pytest.raises(UnsupportedError) as caught:
+        load_model(tmp_path / "refused.keras")
+    assert "whole model (Sequential) inside; put each" in str(caught.value)
+    assert "no Discretization in ml4f; encode the numbers in the program" in str(caught.value)
