@@ -71,6 +71,7 @@ def _as_type(value: np.ndarray, kind: str) -> np.ndarray:
         "tensor(double)": np.float64,
         "tensor(int32)": np.int32,
         "tensor(int64)": np.int64,
+        "tensor(bool)": np.bool_,
     }
     return value.astype(types.get(kind, np.float32))
 

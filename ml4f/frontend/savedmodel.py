@@ -233,9 +233,12 @@ def _compare(proto: onnx.ModelProto, frozen: _Frozen, shapes: dict[str, list[int
     from ml4f.reference import Reference
 
     reference = Reference(proto)
+    boolean = onnx.TensorProto.BOOL
+    masks = {entry.name for entry in proto.graph.input if entry.type.tensor_type.elem_type == boolean}
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
         values = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        values = {name: x > 0 if name in masks else x for name, x in values.items()}
         expected = frozen.run(list(values.values()))
         order = [values[name] for name in reference.inputs]
         found = reference.run(order)

@@ -122,7 +122,10 @@ class _Reader:
         return inputs, outputs
 
     def check_ends(self, graph: Any) -> None:
-        """Quantised models have integers with a scale at both ends, and in between; other integers are indices."""
+        """Quantised models have integers with a scale at both ends, and in between.
+
+        Other integers are indices, booleans masks.
+        """
         problems = []
         for what, indices in zip(("input", "output"), self.ends(graph), strict=True):
             for index in indices:
@@ -130,7 +133,7 @@ class _Reader:
                 kind = self.types.get(tensor.Type(), "unknown")
                 quantization = tensor.Quantization()
                 scaled = quantization is not None and quantization.ScaleLength()
-                if kind != "FLOAT32" and (scaled or kind not in ("INT32", "INT64")):
+                if kind != "FLOAT32" and (scaled or kind not in ("INT32", "INT64", "BOOL")):
                     problems.append(f"{what} '{_text(tensor.Name())[:80]}' {_shape(tensor)} is {kind.lower()}")
         if problems:
             raise UnsupportedError(

@@ -132,6 +132,8 @@ class _Translation:
             value = Value(self.builder.unique(_short(tensor.name)), tensor.shape)
             inputs.append(value)
             self.values[index] = value
+            if tensor.stored == "BOOL":  # ones and zeros
+                self.values[index] = self.cast(value, onnx.TensorProto.BOOL)
         self.execute(self.file, self.values, looped=False)
         if self.problems:
             raise UnsupportedError(self.subject, list(self.problems))
@@ -150,9 +152,15 @@ class _Translation:
             raise Ml4fError(
                 f"{self.subject}: the output '{name}' does not depend on the input, or is computed by nothing"
             )
+        if self.builder.type_of(found) != onnx.TensorProto.FLOAT:
+            return self.cast(found, onnx.TensorProto.FLOAT)
         if found in inputs:
             return self.builder.node("Identity", [found.name], "output", found.shape, "output", "Identity", {})
         return found
+
+    def cast(self, x: Value, to: int) -> Value:
+        """At the model's ends, which are floats."""
+        return self.builder.node("Cast", [x.name], f"{x.name}/cast", x.shape, x.name, "CAST", {"to": to})
 
     def execute(self, graph: TfliteFile, values: dict[int, Operand | None], looped: bool) -> None:
         """Translate a graph's operators one after the other; `values`: what is known, to which results are added."""

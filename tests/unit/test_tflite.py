@@ -14,6 +14,8 @@ from shared_models import shared_models
 from ml4f.compiler import Options, compile_model
 from ml4f.errors import Ml4fError, UnsupportedError
 from ml4f.frontend import load_model
+from ml4f.frontend.importer import import_onnx
+from ml4f.interpreters.nn import run_nn
 from ml4f.reference import Reference
 
 tflite = pytest.importorskip("tflite", reason="the package tflite is not installed (pip install -e '.[tflite]')")
@@ -136,6 +138,15 @@ def test_weights_of_every_type(stored: str, note: str, tmp_path: Path) -> None:
 def test_quantised_models_are_refused_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"input 'x' .* is int8.*without quantisation"):
         load_model(dense(end=tflite.TensorType.INT8), "dense")
+
+
+def test_masks_at_both_ends_are_ones_and_zeros() -> None:
+    writer = Writer()
+    x, y = (writer.tensor(name, [1, 3], tflite.TensorType.BOOL) for name in "xy")
+    writer.operator(tflite.BuiltinOperator.LOGICAL_NOT, [x], [y])
+    module = import_onnx(load_model(writer.bytes([x], [y]), "mask").proto, "mask")
+    (found,) = run_nn(module, [np.array([1.0, 0.0, 1.0], np.float32)])
+    assert found.ravel().tolist() == [0.0, 1.0, 0.0]
 
 
 def test_every_unsupported_operator_is_named() -> None:
