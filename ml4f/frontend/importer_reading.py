@@ -68,7 +68,10 @@ def input_shape(entry: onnx.ValueInfoProto, name: str) -> Shape:
     tensor = entry.type.tensor_type
     if tensor.elem_type not in (*FLOAT_TYPES, *INTEGER_TYPES):
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "unknown"
-        raise Ml4fError(f"{name}: input '{entry.name}' has type {kind}; float, int32 and int64 inputs are supported")
+        raise Ml4fError(
+            f"{name}: input '{entry.name}' has type {kind}; float, int32 and int64 inputs are supported: take one of "
+            "them and cast it in the model, or give the model as .keras or .h5"
+        )
     shape: list[int] = []
     for axis, dim in enumerate(tensor.shape.dim):
         free = not dim.HasField("dim_value") or dim.dim_value < 1
