@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ml4f.backend.loop.addressing import MOST_CORE_VALUES
 from ml4f.backend.loop.elementary import monotone
 from ml4f.backend.loop.nest import Extents, Guard, Linear, Nest, Operand, Step
 from ml4f.backend.loop.shapes import redundant, simplify
@@ -220,10 +221,13 @@ def reading_first(nest: Nest, role: str) -> Nest | None:
 def fuse_elementwise(producer: Nest, consumer: Nest) -> Nest | None:
     """The nest that does `consumer`, without reductions and borders, to each result of `producer`.
 
-    None where that is impossible or would compute a result of the producer several times, and where a costly activation
-    would need registers that the producer's tile of accumulators has.
+    None where that is impossible or would compute a result of the producer several times, where a costly activation
+    would need registers that the producer's tile of accumulators has, and where the operands would need more core
+    registers than there are.
     """
     if consumer.combine != "copy" or consumer.guards or consumer.window_dims:
+        return None
+    if len(producer.operands) + len(consumer.operands) - 2 > MOST_CORE_VALUES:  # without what is between them
         return None
     costly = any(s.kind == "activation" and s.name not in CHEAP_ACTIVATIONS for s in consumer.epilogue)
     if costly and producer.combine != "copy":
