@@ -8,20 +8,34 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+COMPOSED: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "Erfc": (("Erf", "x", ""), ("Sub", "1", "last")),
+    "Log1p": (("Add", "x", "1"), ("Log", "last", "")),
+    "Expm1": (("Exp", "x", ""), ("Sub", "last", "1")),
+    "LogicalXor": (("Xor", "x", "y"),),
+}
+"""TensorFlow's operators that tf2onnx leaves as they are, as steps: an operator and its operands. Those are the node's
+own ("x", "y"), a one, and the step before ("last")."""
+
 
 def mend_exporter_slips(proto: onnx.ModelProto) -> None:
-    """Replace, in place, tf2onnx's Erfc (in Keras's gelu) by 1 - Erf."""
+    """Replace, in place, what is left of TensorFlow's operators; Keras's gelu has Erfc."""
     nodes: list[onnx.NodeProto] = []
     mended = False
     for node in proto.graph.node:
-        if node.op_type != "Erfc" or node.domain:
+        steps = () if node.domain else COMPOSED.get(node.op_type, ())
+        if not steps:
             nodes.append(node)
             continue
         mended = True
-        one, erf = f"{node.output[0]}/one", f"{node.output[0]}/erf"
+        output, one = node.output[0], f"{node.output[0]}/one"
         proto.graph.initializer.append(numpy_helper.from_array(np.ones((), dtype=np.float32), one))
-        nodes.append(helper.make_node("Erf", list(node.input), [erf], name=f"{node.name}/erf"))
-        nodes.append(helper.make_node("Sub", [one, erf], list(node.output), name=node.name))
+        names = {"x": node.input[0], "y": node.input[-1], "1": one}
+        for index, (kind, *operands) in enumerate(steps):
+            last = index == len(steps) - 1
+            result, name = (output, node.name) if last else (f"{output}/{index}", f"{node.name}/{kind}")
+            nodes.append(helper.make_node(kind, [names[o] for o in operands if o], [result], name=name))
+            names["last"] = result
     if mended:
         del proto.graph.node[:]
         proto.graph.node.extend(nodes)

@@ -160,13 +160,11 @@ def conv_transpose(importer: Importer, node: Node) -> None:
     check_kernel(node, extents)
     window = TransposedWindow(node, shape[2:], extents)
     constants = constant_weights(importer, node)
-    if len(shape) == 5 or constants is None:
+    if len(shape) == 5 or constants is None or min(window.pads) < 0:
         _conv_transpose_backwards(importer, node, groups, window)
         return
     weights, bias = constants
     tensor, x, extents = channels_last(importer, node.proto.input[0])
-    if min(window.pads) < 0:
-        raise NotSupported(f"negative pads {window.pads}; crop in a layer of its own")
     kernel_last = weights.reshape(*weights.shape[:2], *window.kernel).transpose(2, 3, 0, 1)
     out = shapes.conv_transpose2d(
         extents, kernel_last.shape, window.strides, window.dilations, window.pads, window.output_pads, groups
@@ -207,6 +205,9 @@ class TransposedWindow:
             wanted = [n * stride for n, stride in zip(self.size, self.strides, strict=True)]
         if wanted is not None:
             self._fit(wanted, mode)
+        for i in range(self.axes):  # tf2onnx pads so where the kernel is shorter than the stride
+            self.output_pads[i] += max(-self.pads[i + self.axes], 0)
+            self.pads[i + self.axes] = max(self.pads[i + self.axes], 0)
 
     def _fit(self, wanted: Sequence[int], mode: str) -> None:
         """Pads and output pads that give the wanted extents."""

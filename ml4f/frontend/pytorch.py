@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 
 from ml4f.errors import Ml4fError, UnsupportedError
+from ml4f.frontend.comparison import largest_error
 from ml4f.frontend.free_shapes import FreeShapes
 from ml4f.frontend.pytorch_guards import check_archive, check_program, without_code
 
@@ -182,20 +183,12 @@ def _compare(torch: Any, proto: onnx.ModelProto, program: Any, inputs: Sequence[
                 f"{shapes} ({_line(error)}); export the program with fixed input shapes"
             ) from None
         for name, y in zip(names, flat, strict=True):
-            error = _largest_error(found[name].ravel(), y.detach().numpy().ravel())
+            error = largest_error(found[name], y.detach().numpy())
             if not error <= TOLERANCE:
                 raise Ml4fError(
                     f"{subject}: torch.onnx.export converts it wrongly: its output '{name}' is off by {error:.1e} of "
                     "the largest element; try another release of PyTorch"
                 )
-
-
-def _largest_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Relative to the largest finite element; NaN and infinities must be the same, as where 0 is divided by 0."""
-    found, expected = found.astype(np.float64), expected.astype(np.float64)
-    scale = max(float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)), 1e-6)
-    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
-    return float(np.abs(found[~same] - expected[~same]).max(initial=0.0)) / scale
 
 
 def _line(error: Exception) -> str:

@@ -183,7 +183,31 @@ def model_with_two_inputs(keras: Any) -> Any:
     return keras.Model([x, y], layers.Concatenate()([p, q, r, s]))
 
 
-@pytest.mark.parametrize("build", [two_ends, encoder_and_decoder, model_with_two_inputs])
+def results_of_calls(keras: Any) -> Any:
+    """Both calls of a model in a model are outputs, and other layers read them."""
+    layers = keras.layers
+    i = keras.Input((4,))
+    inner = keras.Model(i, [layers.Dense(3)(i), layers.Dense(4, activation="tanh")(i)])
+    x = keras.Input((4,))
+    p, q = inner(x)
+    r, s = inner(layers.Dense(4)(x))
+    return keras.Model(x, [p, s, layers.Dense(2)(r), layers.Dense(5)(q)])
+
+
+def result_of_the_first_call(keras: Any) -> Any:
+    """The first call of a model in a model is an output, the second one is read alone."""
+    layers = keras.layers
+    i = keras.Input((4,))
+    inner = keras.Model(i, layers.Dense(4, activation="tanh")(i))
+    x = keras.Input((4,))
+    p, q = inner(x), inner(layers.Dense(4)(x))
+    return keras.Model(x, [p, layers.Dense(2)(q)])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [two_ends, encoder_and_decoder, model_with_two_inputs, results_of_calls, result_of_the_first_call],
+)
 @pytest.mark.parametrize("kind", ["h5", "keras", "keras2.h5", "tfjs"])
 def test_several_inputs_and_outputs(build: Callable[[Any], Any], kind: str, tmp_path: Path) -> None:
     assert max(differences(build, kind, tmp_path)) <= fuzz_keras.TOLERANCE
@@ -218,6 +242,21 @@ def test_a_recurrent_layer_in_a_saved_model(tmp_path: Path) -> None:
     model = keras.Model(i, keras.layers.Dense(2, activation="gelu")(keras.layers.LSTM(4)(i)))
     model.export(tmp_path / "saved", verbose=False)
     x = np.random.default_rng(7).standard_normal((1, 6, 3)).astype(np.float32)
+    result = run_nn(import_onnx(load_model(tmp_path / "saved").proto, "saved"), [x[0]])[0]
+    assert fuzz_keras.difference(result, np.asarray(model(x, training=False))) <= fuzz_keras.TOLERANCE
+
+
+def test_what_tf2onnx_leaves_in_a_saved_model_is_mended(tmp_path: Path) -> None:
+    """Indices that are wrapped beside a loop, a convolution in groups, which is a call, and logarithms of 1 + x."""
+    keras = pytest.importorskip("keras")
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e '.[tensorflow]')")
+    keras.backend.clear_session()
+    layers, i = keras.layers, keras.Input((6,), dtype="int32")
+    x = layers.Conv1D(4, 3, groups=2)(layers.Embedding(9, 4)(i))
+    y = keras.ops.expm1(-keras.ops.log1p(keras.ops.abs(x)))
+    model = keras.Model(i, layers.Dense(2)(layers.GRU(3)(y)))
+    model.export(tmp_path / "saved", verbose=False)
+    x = np.array([[3, 0, 8, 8, 1, 2]], np.int32)
     result = run_nn(import_onnx(load_model(tmp_path / "saved").proto, "saved"), [x[0]])[0]
     assert fuzz_keras.difference(result, np.asarray(model(x, training=False))) <= fuzz_keras.TOLERANCE
 

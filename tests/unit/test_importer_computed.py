@@ -73,6 +73,13 @@ def test_only_the_bias_is_an_input() -> None:
     check(helper.make_node("Conv", ["x", "w", "b"], ["y"]), inputs, normal(4, w=(4, 3, 3, 3)))
 
 
+@pytest.mark.parametrize("pads", [[0, 1, -1, 0], [-1, 0, 0, -2]])
+def test_negative_pads_of_a_transposed_convolution(pads: list[int]) -> None:
+    """As tf2onnx writes them where the kernel is shorter than the stride."""
+    node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], strides=[3, 2], pads=pads)
+    check(node, normal(6, x=(1, 4, 5, 4)), normal(7, w=(4, 3, 2, 2), b=(3,)))
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 4, 5), (3, 4)])
 @pytest.mark.parametrize("computed", ["sbmv", "s", "mv"])
 def test_parameters_of_a_normalisation_are_inputs(shape: tuple[int, ...], computed: str) -> None:
