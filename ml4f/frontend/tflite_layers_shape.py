@@ -285,6 +285,12 @@ def _reverse(c: OperatorContext) -> Value:
     return _sliced(c, x, starts, ends, [-1 if a in axes else 1 for a in range(x.rank)])
 
 
+def _cumulative_sum(c: OperatorContext) -> Value:
+    x, axis = c.value(0), c.constant(1)
+    options = {name.lower(): int(c.operator.option(name, False)) for name in ("Exclusive", "Reverse")}
+    return c.emit("CumSum", [x, np.reshape(axis, ()).astype(np.int64)], x.shape, **options)
+
+
 def _shape(c: OperatorContext) -> np.ndarray:
     return np.array(c.either(0).shape, dtype=np.int64)
 
@@ -382,6 +388,7 @@ OPERATORS: dict[str, Translation] = {
     "BROADCAST_ARGS": _broadcast_args,
     "BROADCAST_TO": _broadcast_to,
     "CONCATENATION": _concatenation,
+    "CUMSUM": _cumulative_sum,
     "DEPTH_TO_SPACE": _depth_to_space,
     "DEQUANTIZE": lambda c: c.constant(0),
     "EXPAND_DIMS": _expand_dims,
