@@ -21,7 +21,7 @@ from xdsl.ir import Operation, SSAValue
 
 from ml4f.backend.thumb.image import INT32, TensorInfo
 from ml4f.backend.thumb.layout import CallSite
-from ml4f.dialects.nn import SourceAttr, shape_of
+from ml4f.dialects.nn import ConstOp, SourceAttr, shape_of
 from ml4f.errors import InternalError, ValidationError
 from ml4f.interpreters.nn import evaluate, run_nn
 from ml4f.machine import OBJECT_BASE, STOP_ADDRESS
@@ -36,6 +36,8 @@ TOLERANCE = 1e-4
 MAX_PAIRS = 2
 CHECKED_MACS = 300_000
 """Multiply-accumulates worth spending on pairs of inputs beyond the first."""
+LARGE = 1e37
+"""Of a constant: a sixteenth of what float32 can hold."""
 OUR_BUG = "this is a bug of ml4f, please report it"
 FREE_OPS = ("nn.const", "nn.reshape", "func.return")
 """Operations that have no code of their own."""
@@ -257,6 +259,7 @@ def check_alone(compilation: Compilation, layer: Layer, places: Mapping[SSAValue
     what = f"{compilation.name}: layer {layer.title}, alone"
     for x in seeded_inputs(sum(sizes), runs_for(layer.macs)):
         x = np.abs(x) if _is_nonnegative(layer) else x
+        x = x - np.floor(x) if _hides(layer) else x
         arrays = np.split(x, np.cumsum(sizes)[:-1]) if inputs else []
         with blaming(what):
             result = run_alone(compilation, layer, {places[v]: a for v, a in zip(inputs, arrays, strict=True)})
@@ -319,6 +322,14 @@ def run_alone(compilation: Compilation, layer: Layer, inputs: Mapping[int, np.nd
 def _is_nonnegative(layer: Layer) -> bool:
     """Whether the layer's code relies on inputs without sign bits."""
     return any("nonnegative" in call.attributes for call in layer.calls)
+
+
+def _hides(layer: Layer) -> bool:
+    """Whether a constant of the layer is about the largest of float32, as where attention hides what a mask of zeros
+    and ones says: with a larger input the product with it is infinite.
+    """
+    owners = [stored_value(operand).owner for op in layer.ops for operand in op.operands]
+    return any(isinstance(o, ConstOp) and np.abs(o.array()).max(initial=0.0) > LARGE for o in owners)
 
 
 def layer_inputs(layer: Layer) -> list[SSAValue]:
