@@ -82,18 +82,58 @@ def phase(
 
 
 def _conv_transpose2d(c: Converter, op: Operation) -> None:
-    """One plain convolution for each remainder of row and column by the strides; each writes its part of the output."""
-    x, weights = op.operands[0], const_array(op.operands[1])
-    bias = c.place(op.operands[2]) if len(op.operands) > 2 else None
+    """One plain convolution for each remainder of row and column by the strides; each writes its part of the output.
+
+    Where every input makes a block of its own, there is one convolution with the pixels of a block as its filters.
+    """
+    weights = const_array(op.operands[1])
     if weights is None:
         raise InternalError("nn.conv_transpose2d needs constant weights")
-    strides, dilations, pads = (integers(op.properties[name]) for name in ("strides", "dilations", "pads"))
-    shape, size = shape_of(op.results[0]), shape_of(x)
-    act = activation_of(op)
+    shape, act = shape_of(op.results[0]), activation_of(op)
     out = c.buffer(elements(shape), layer_of(op) + "_out", act is not None and act.name in NON_NEGATIVE)
     c.places[op.results[0]] = out
     cheap = act is None or act.name in CHEAP_ACTIVATIONS
     epilogue = [act] if act is not None and cheap and act.name != "linear" else []
+    convert = _blocks if _makes_blocks(op) else _phases
+    convert(c, op, weights, epilogue, final=cheap)
+    if not cheap:
+        assert act is not None
+        elementwise = kernels.elementwise([elements(shape)], [1], epilogue=[act])
+        c.kernel(op, elementwise, {"x": out, "out": out}, "_" + act.name)
+
+
+def _groups(op: Operation) -> int:
+    groups = op.properties["groups"]
+    assert isinstance(groups, IntegerAttr)
+    return groups.value.data
+
+
+def _makes_blocks(op: Operation) -> bool:
+    """Whether a transposed convolution's windows lie side by side and cover the output; its bias is a constant."""
+    strides, dilations, pads = (integers(op.properties[name]) for name in ("strides", "dilations", "pads"))
+    sizes, outputs = shape_of(op.operands[0])[:2], shape_of(op.results[0])[:2]
+    covers = all(n * stride == m for n, stride, m in zip(sizes, strides, outputs, strict=True))
+    apart = shape_of(op.operands[1])[:2] == strides and dilations == (1, 1) and not any(pads[:2])
+    return covers and apart and _groups(op) == 1 and all(const_array(bias) is not None for bias in op.operands[2:])
+
+
+def _blocks(c: Converter, op: Operation, weights: np.ndarray, epilogue: Sequence[Step], final: bool) -> None:
+    """One convolution for all windows."""
+    biases = const_array(op.operands[2]) if len(op.operands) > 2 else None
+    places = {"x": c.place(op.operands[0]), "out": c.places[op.results[0]]}
+    places["w"] = c.constant(weights.transpose(2, 0, 1, 3), f"{layer_of(op)}_taps")
+    if biases is not None:
+        places["bias"] = c.constant(np.tile(biases, weights.shape[1]), f"{layer_of(op)}_bias")
+    nest = _block_nest(shape_of(op.operands[0]), weights.shape, biases is not None, epilogue)
+    c.kernel(op, nest, places, final=final)
+
+
+def _phases(c: Converter, op: Operation, weights: np.ndarray, epilogue: Sequence[Step], final: bool) -> None:
+    """One convolution for each phase; `final`: the last of them makes the op's result."""
+    x, out = op.operands[0], c.places[op.results[0]]
+    bias = c.place(op.operands[2]) if len(op.operands) > 2 else None
+    strides, dilations, pads = (integers(op.properties[name]) for name in ("strides", "dilations", "pads"))
+    shape, size = shape_of(op.results[0]), shape_of(x)
     remainders = list(product(range(min(strides[0], shape[0])), range(min(strides[1], shape[1]))))
     for index, remainder in enumerate(remainders):
         places: dict[str, Place] = {"x": c.place(x), "out": out}
@@ -102,7 +142,7 @@ def _conv_transpose2d(c: Converter, op: Operation) -> None:
         )
         taps = weights[np.ix_(rows[1], columns[1])]
         out_map = _interleaved(shape, strides, remainder)
-        last = index == len(remainders) - 1 and cheap
+        last = index == len(remainders) - 1 and final
         if not taps.size:
             nest = _bias_alone((rows[0], columns[0], shape[2]), out_map, bias is not None, epilogue)
             places["x"] = bias if bias is not None else c.constant(np.zeros(1, np.float32), layer_of(op) + "_zero")
@@ -110,16 +150,33 @@ def _conv_transpose2d(c: Converter, op: Operation) -> None:
             if bias is not None:
                 places["bias"] = bias
             places["w"] = c.constant(taps, f"{layer_of(op)}_taps")
-            groups = op.properties["groups"]
-            assert isinstance(groups, IntegerAttr)
-            nest = _phase_nest(
-                size, taps.shape, (rows, columns), groups.value.data, out_map, bias is not None, epilogue
-            )
+            nest = _phase_nest(size, taps.shape, (rows, columns), _groups(op), out_map, bias is not None, epilogue)
         c.kernel(op, nest, places, f"_{index}", final=last)
-    if not cheap:
-        assert act is not None
-        elementwise = kernels.elementwise([elements(shape)], [1], epilogue=[act])
-        c.kernel(op, elementwise, {"x": out, "out": out}, "_" + act.name)
+
+
+def _block_nest(size: Sequence[int], kernel: Sequence[int], bias: bool, epilogue: Sequence[Step]) -> Nest:
+    """`size` [h, w, c] of the input, `kernel` [kh, kw, c, f], which are the strides too.
+
+    Weights lie as [c, kh, kw, f] and biases as [kw, f], so that the pixels of a block's row are one with its filters.
+    """
+    (height, width, depth), (rows, columns, _, filters) = size, kernel
+    row, line = columns * filters, width * columns * filters
+    operands = [
+        Operand("x", Linear.of(oy=width * depth, ox=depth, c=1)),
+        Operand("w", Linear.of(c=rows * row, py=row, px=filters, f=1)),
+    ]
+    if bias:
+        operands.append(Operand("bias", Linear.of(px=filters, f=1)))
+    operands.append(Operand("out", Linear.of(oy=rows * line, ox=row, py=line, px=filters, f=1)))
+    return simplify(
+        Nest(
+            parallel=(("oy", height), ("ox", width), ("py", rows), ("px", columns), ("f", filters)),
+            reduction=(("c", depth),),
+            combine="mac",
+            operands=tuple(operands),
+            epilogue=tuple(epilogue),
+        )
+    )
 
 
 def _interleaved(shape: Sequence[int], strides: Sequence[int], remainder: Sequence[int]) -> Linear:

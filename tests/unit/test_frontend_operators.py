@@ -665,6 +665,18 @@ def test_more_in_one_dimension(build: Callable[[Case], str]) -> None:
         case.check(build(case))
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_transposed_convolution_that_makes_blocks(rank: int) -> None:
+    """Kernel and stride are equal: windows lie side by side. One filter, several, with a bias or an activation."""
+    for seed in range(6):
+        case = images(seed, rank=rank)
+        kernel = [int(case.rng.integers(1, 5)) for _ in range(rank)]
+        operands = ["x", case.random(case.shape[1], int(case.rng.integers(1, 4)), *kernel)]
+        operands += [case.random(int(case.constants[-1].dims[1]))] if seed % 2 else []
+        stretched = case.node("ConvTranspose", *operands, strides=kernel)
+        case.check(case.node(("Relu", "Tanh", "Identity")[seed % 3], stretched))
+
+
 def test_swish() -> None:
     case = images(3, opset=24)
     case.check(case.node("Swish", "x", alpha=0.5))

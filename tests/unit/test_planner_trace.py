@@ -13,7 +13,7 @@ from xdsl.ir import Block, SSAValue
 from ml4f.backend.loop import kernels
 from ml4f.backend.loop.nest import Nest, Schedule, Step
 from ml4f.backend.loop.schedules import mac_schedule
-from ml4f.backend.memory.lifetimes import Call, Timeline, excluded, fits, pairs
+from ml4f.backend.memory.lifetimes import COMBINATIONS, Call, Timeline, excluded, fits, pairs
 from ml4f.backend.memory.trace import NEVER, trace
 from ml4f.dialects.loop import values as v
 from ml4f.dialects.loop.attributes import ScheduleAttr
@@ -148,6 +148,33 @@ def test_machine_code_survives_exactly_the_allowed_differences(seed: int):
         result = Machine(compile_module(module).binary).run(x)
         works = bool(np.allclose(result, expected, rtol=1e-4, atol=1e-5))
         assert fits(*lives, difference) == works == (difference in allowed)
+
+
+@pytest.mark.parametrize("count", [5, 6, 12])
+def test_many_kernels_on_two_buffers_have_few_alternatives(count: int):
+    """Kernels that each write a part of the output, forwards or backwards.
+
+    Whatever modes a plan chooses, what an alternative of the pair allows for them is right.
+    """
+    words = 2 * count
+    orders = [Schedule(loops=(("d0", ((1, 2),)),), reverse=reverse) for reverse in ((), ("d0",))]
+    calls = []
+    for n in range(count):
+        nest = kernels.elementwise([2], [count], x_offset=n, out_strides=[count], out_offset=n)
+        traces = tuple(trace(nest, schedule, {0: words, 1: words}) for schedule in orders)
+        calls.append(Call(n, (0, 1), traces))
+    timeline = Timeline((words, words), tuple(calls), (0,), (1,))
+    (pair,) = pairs(timeline)
+    assert len({a.modes for a in pair.alternatives}) == (2**count if 2**count <= COMBINATIONS else 3)
+    rng = np.random.default_rng(count)
+    for _ in range(10):
+        modes = {n: int(rng.integers(0, 2)) for n in range(count)}
+        first, second = timeline.life(pair.first, modes), timeline.life(pair.second, modes)
+        applying = [a for a in pair.alternatives if a.applies(modes)]
+        assert any(a.low is None for a in applying) and any(a.high is None for a in applying)
+        for difference in range(-2 * words, 2 * words):
+            if any(a.allows(difference) for a in applying):
+                assert fits(first, second, difference)
 
 
 def test_stores_of_several_words_are_traced():

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import inf
+from math import inf, prod
 
 import numpy as np
 
-from ml4f.backend.memory.alternatives import Alternative, Pair
+from ml4f.backend.memory.alternatives import Alternative, Modes, Pair
 from ml4f.backend.memory.trace import NEVER, Trace
 
 UNBORN = np.iinfo(np.int64).max
@@ -32,6 +32,11 @@ SAMPLES = (7, 61)
 """Words that are looked at, of all differences and then of those that are left, before all words are."""
 HOLES = 8
 """As many holes on each side of zero become alternatives."""
+COMBINATIONS = 64
+"""Combinations of modes that are compared one by one: with more kernels on the same two buffers, those of a transposed
+convolution, there would soon be thousands."""
+ANY = -1
+"""In place of a mode: what holds in all of them."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Timeline:
         return first, last
 
     def life(self, buffer: int, modes: Mapping[int, int]) -> Life:
-        """Lifetimes of a buffer's words; `modes` of kernels, 0 where not given."""
+        """Lifetimes of a buffer's words; `modes` of kernels, 0 where not given. In `ANY` mode no word lives longer."""
         size = self.sizes[buffer]
         is_input = buffer in self.inputs
         born = np.full(size, 0 if is_input else UNBORN, dtype=np.int64)
@@ -93,10 +98,9 @@ class Timeline:
         whole_until = 0
         for step in self.users[buffer]:
             call, start = self.calls[step], self.starts[step]
-            current = call.traces[modes.get(call.kernel, 0)]
-            for operand, used in enumerate(call.buffers):
-                if used != buffer:
-                    continue
+            mode = modes.get(call.kernel, 0)
+            operands = [operand for operand, used in enumerate(call.buffers) if used == buffer]
+            for current, operand in product(call.traces if mode == ANY else [call.traces[mode]], operands):
                 touches = current.operands[operand]
                 stored, loaded = touches.last_store != NEVER, touches.last_load != NEVER
                 born[stored] = np.minimum(born[stored], start + touches.first_store[stored])
@@ -210,12 +214,20 @@ class _Lives:
         return self.known[buffer, modes]
 
 
-def _mode_combinations(timeline: Timeline, a: int, b: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """The modes of the kernels that use both buffers: only their inner order can matter."""
+def _mode_combinations(timeline: Timeline, a: int, b: int) -> Iterator[Modes]:
+    """The modes of the kernels that use both buffers: only their inner order can matter.
+
+    All combinations, or, where these are too many, those of equal modes and what holds in every combination.
+    """
     shared = sorted(set(timeline.users[a]) & set(timeline.users[b]))
     counts = {timeline.calls[step].kernel: len(timeline.calls[step].traces) for step in shared}
-    for modes in product(*(range(n) for n in counts.values())):
-        yield tuple(zip(counts, modes, strict=True))
+    if prod(counts.values()) <= COMBINATIONS:
+        for modes in product(*(range(n) for n in counts.values())):
+            yield tuple(zip(counts, modes, strict=True))
+        return
+    for mode in range(max(counts.values())):
+        yield tuple((kernel, min(mode, n - 1)) for kernel, n in counts.items())
+    yield tuple((kernel, ANY) for kernel in counts)
 
 
 def pairs(timeline: Timeline) -> list[Pair]:
@@ -233,6 +245,7 @@ def pairs(timeline: Timeline) -> list[Pair]:
             for modes in _mode_combinations(timeline, first, second):
                 lives_now = lives(first, modes), lives(second, modes)
                 interval = excluded(*lives_now)
+                modes = tuple((kernel, mode) for kernel, mode in modes if mode != ANY)
                 if interval is None:
                     alternatives.append(Alternative(None, None, modes))
                     continue

@@ -103,3 +103,24 @@ func.func @main(%x : tensor<4x5x3xf32>, %w : tensor<3x3x3x2xf32>) -> tensor<2x3x
   %0 = nn.conv2d %x, %w {strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, groups = 1} : tensor<2x3x2xf32> loc("conv")
   func.return %0 : tensor<2x3x2xf32>
 }
+// -----
+// A transposed convolution whose windows lie side by side is one nest: the pixels of a block are filters, those of a row of
+// it contiguous with the layer's own. With a larger kernel there is a nest for each phase.
+// CHECK:       loop.nest {{.*}}<parallel (oy = 4, ox = 5, py = 2, f = 6) reduce (c = 3) mac
+// CHECK-SAME:      x["15*oy + 3*ox + c"], w["12*c + 6*py + f"], bias["f"], out["60*oy + 6*ox + 30*py + f"]>
+// CHECK-NOT:   loop.nest
+// CHECK:       loop.program @main
+func.func @main(%x : tensor<4x5x3xf32>) -> tensor<8x10x3xf32> {
+  %w = nn.const {value = dense<0.5> : tensor<2x2x3x3xf32>} : tensor<2x2x3x3xf32>
+  %b = nn.const {value = dense<0.5> : tensor<3xf32>} : tensor<3xf32>
+  %0 = nn.conv_transpose2d %x, %w, %b {strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, output_pads = array<i64: 0, 0>, groups = 1} : tensor<8x10x3xf32>
+  func.return %0 : tensor<8x10x3xf32>
+}
+// -----
+// CHECK-COUNT-4: loop.nest {{.*}}mac
+// CHECK:       loop.program @main
+func.func @main(%x : tensor<4x5x3xf32>) -> tensor<9x11x3xf32> {
+  %w = nn.const {value = dense<0.5> : tensor<3x3x3x3xf32>} : tensor<3x3x3x3xf32>
+  %0 = nn.conv_transpose2d %x, %w {strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, output_pads = array<i64: 0, 0>, groups = 1} : tensor<9x11x3xf32>
+  func.return %0 : tensor<9x11x3xf32>
+}
