@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from shared_models import shared_models
@@ -90,3 +91,28 @@ def test_estimates_with_float16_weights(name: str):
     if models is None:
         pytest.skip("the shared models are not there (ML4F_SHARED)")
     check(models / f"{name}.onnx", float16=True)
+
+
+def test_estimates_of_copies(tmp_path: Path):
+    """Shuffled channels, and pixels that are repeated: loads and stores with nothing to stand between."""
+    vector = onnx.helper.make_tensor_value_info
+    numbers = {"split": [1, 2, 8, 9, 9], "joined": [1, 16, 9, 9], "scales": [1, 1, 2, 2]}
+    constants = [
+        onnx.numpy_helper.from_array(np.array(v, np.float32 if name == "scales" else np.int64), name)
+        for name, v in numbers.items()
+    ]
+    nodes = [
+        onnx.helper.make_node("Reshape", ["x", "split"], ["a"]),
+        onnx.helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 1, 3, 4]),
+        onnx.helper.make_node("Reshape", ["b", "joined"], ["c"]),
+        onnx.helper.make_node("Sqrt", ["c"], ["d"]),
+        onnx.helper.make_node(
+            "Resize", ["d", "", "scales"], ["y"], coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        ),
+    ]
+    ends = [
+        vector(name, onnx.TensorProto.FLOAT, shape) for name, shape in (("x", [1, 16, 9, 9]), ("y", [1, 16, 18, 18]))
+    ]
+    graph = onnx.helper.make_graph(nodes, "copies", ends[:1], ends[1:], constants)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "copies.onnx")
+    check(tmp_path / "copies.onnx")

@@ -15,6 +15,7 @@ from itertools import chain, product
 from ml4f.backend.loop.bit_patterns import ends_in_core, keeps_bits
 from ml4f.backend.loop.borders import edge_segments, edge_taps
 from ml4f.backend.loop.channelwise import channelwise_schedules
+from ml4f.backend.loop.copies import copy_schedules
 from ml4f.backend.loop.elementwise import elementwise_schedules
 from ml4f.backend.loop.folding import UNLIMITED, folded_schedules
 from ml4f.backend.loop.nest import Nest, Schedule, Segments, uniform_segments
@@ -376,6 +377,8 @@ def _dense_schedules(nest: Nest) -> Iterator[Schedule]:
 def _plain_schedules(nest: Nest, compact: bool) -> Iterator[Schedule]:
     if nest.combine == "copy" and not keeps_bits(nest) and not costly_epilogue(nest):
         yield from elementwise_schedules(nest)
+    if not costly_epilogue(nest):
+        yield from copy_schedules(nest)
     sizes = (1, 2, 4) if costly_epilogue(nest) else (1, 2, 3, 4, 5, 6, 8, 12, 16)
     extent = nest.extents[plain_dim(nest)] * pooled_points(nest)
     for size in sizes:

@@ -221,9 +221,9 @@ def reading_first(nest: Nest, role: str) -> Nest | None:
 def fuse_elementwise(producer: Nest, consumer: Nest) -> Nest | None:
     """The nest that does `consumer`, without reductions and borders, to each result of `producer`.
 
-    None where that is impossible or would compute a result of the producer several times, where a costly activation
-    would need registers that the producer's tile of accumulators has, and where the operands would need more core
-    registers than there are.
+    None where that is impossible or would compute a result of the producer several times (what is only copied may be
+    repeated), where a costly activation would need registers that the producer's tile of accumulators has, and where
+    the operands would need more core registers than there are.
     """
     if consumer.combine != "copy" or consumer.guards or consumer.window_dims:
         return None
@@ -233,7 +233,8 @@ def fuse_elementwise(producer: Nest, consumer: Nest) -> Nest | None:
     if costly and producer.combine != "copy":
         return None
     x = consumer.by_role["x"].map
-    if any(n > 1 and not x.mentions(d) for d, n in consumer.parallel):
+    copied = producer.combine == "copy" and not (producer.epilogue or producer.guards or producer.window_dims)
+    if not copied and any(n > 1 and not x.mentions(d) for d, n in consumer.parallel):
         return None
     return _fuse(producer, consumer, None)
 

@@ -42,6 +42,8 @@ SPILLED_COUNTER_CYCLES = 3
 SPILLED_COUNTER_BYTES = 6
 POINTER_SPAN = 2040
 """Bytes that VLDR reaches around a pointer."""
+COPY_BYTES = 2.4
+"""A load or store of a kernel that only copies."""
 CORE_BYTES = 3
 """Instructions on core registers have 2 bytes with low registers and small numbers, else 4."""
 NEAR = 128
@@ -116,7 +118,10 @@ class Estimator:
         counts: Mapping[str, float] | None = None,
         sequential: bool = False,
         in_place: tuple[int, int] | None = None,
+        copies: bool = False,
     ):
+        self._only_copies = copies
+        """Nothing but loads and stores of core registers: most of them are low, and pointers are moved to stay near."""
         self._counts = counts or {}
         """How often loops over a dim run, on average, where that is not known before."""
         self._in_place = in_place
@@ -128,6 +133,10 @@ class Estimator:
         """
         self._result = -1
         self._dependent = 0
+        self._copied = False
+        """The operation before stored a loaded value as it is: with nothing to stand between, a load has to wait."""
+        self._loaded = set[int]()
+        """Values in core registers that were loaded."""
         self._defined: list[int] = []
         self._files: list[str] = []
         self._last: list[int] = []
@@ -144,7 +153,7 @@ class Estimator:
         """The operation before was a multiple store: the next one has to wait for its moved pointer."""
         self._multiple_end: dict[tuple[int, Any], int] = {}
         self._core_need = 0
-        self.code = 0
+        self.code = 0.0
 
     # -- bookkeeping
 
@@ -164,7 +173,7 @@ class Estimator:
         outermost = next(loop for loop in self._loops if loop.first > value)
         outermost.outer_uses.add(_number(value))
 
-    def _op(self, cycles: float, code: int, file: str, *operands: Any) -> Number:
+    def _op(self, cycles: float, code: float, file: str, *operands: Any) -> Number:
         self._clock += 1
         waits = False
         for operand in operands:
@@ -174,7 +183,7 @@ class Estimator:
                     waits = True
         cycles += self._wait(waits)
         self._result = -1
-        self._stored = False
+        self._stored = self._copied = False
         self._loop.cycles += cycles
         self.code += code
         self._in_chain = False
@@ -218,13 +227,15 @@ class Estimator:
         """As `_op` without operands, written out."""
         key = self._touch(address)
         self._clock += 1
-        self._loop.cycles += 1 if self._in_chain else 2
-        self._in_chain, self._stored, self._dependent, self._result = True, False, 0, -1
+        self._loop.cycles += 1 if self._in_chain else 3 if self._copied else 2
+        self._in_chain, self._stored, self._copied, self._dependent, self._result = True, False, False, 0, -1
         if kind == "f32":
             self.code += 4
             return self._define("s")
         self.code += self._core_bytes(address, key)
-        return self._define("r")
+        made = self._define("r")
+        self._loaded.add(made)
+        return made
 
     def load_byte(self, address: Address) -> Number:
         self._touch(address)
@@ -245,9 +256,12 @@ class Estimator:
         key = self._touch(address)
         single = self._files[value] == "s"
         self._op(2 if single else 1, 4 if single else self._core_bytes(address, key), "none", value)
+        self._copied = value in self._loaded
 
-    def _core_bytes(self, address: Address, key: Group) -> int:
+    def _core_bytes(self, address: Address, key: Group) -> float:
         """Bytes of a load or store of a core register, of which those far from the first access are wide."""
+        if self._only_copies:
+            return COPY_BYTES
         return CORE_BYTES if address.offset - self._loop.spans[key][0] < NEAR else 4
 
     def store_multiple(self, address: Address, values: Sequence[Number]) -> None:
@@ -284,7 +298,7 @@ class Estimator:
         self._level += 1
         self._clock += 1
         variable = self._loop.variable = self._define("i")
-        self._in_chain = False
+        self._in_chain = self._copied = False
         self._multiple_end = {}
         return variable, [self._define(self._files[v]) for v in inits]
 
@@ -317,7 +331,7 @@ class Estimator:
         for value in loop.outer_uses:
             self._use(value)
         self._clock += 1
-        self._in_chain = False
+        self._in_chain = self._copied = False
         self._multiple_end = {}
         return [self._define(self._files[v]) for v in yields]
 
@@ -479,7 +493,7 @@ class Estimator:
         for rounds in sorted(outer.rounds)[: max(missing, 0)]:
             outer.cycles += SPILLED_COUNTER_CYCLES * rounds
             self.code += SPILLED_COUNTER_BYTES
-        return Price(outer.cycles, peaks["s"], peaks["r"], self.code, most_s)
+        return Price(outer.cycles, peaks["s"], peaks["r"], round(self.code), most_s)
 
 
 def _short_float(x: float) -> bool:
@@ -543,7 +557,8 @@ def price(nest: Nest, schedule: Schedule) -> Price | None:
     """The price of a schedule; None where it cannot execute the nest."""
     bounds = bounds_of(nest, schedule)
     counts = {dim: sum(count for _, count in entries) / len(entries) for dim, entries in bounds.items()}
-    estimator = Estimator(counts, nest.combine != "mac", _in_place(nest, schedule))
+    copies = nest.combine == "copy" and not nest.epilogue
+    estimator = Estimator(counts, nest.combine != "mac", _in_place(nest, schedule), copies)
     nest = with_bounds(nest, schedule)
     try:
         expand(nest, schedule, estimator)  # pyright: ignore[reportArgumentType]
