@@ -13,6 +13,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -86,18 +88,22 @@ class Network:
         """Write the model in a format; Rejected if Keras or a converter cannot, or converts it wrongly."""
         path = folder / ("model" if kind == "savedmodel" else f"model.{kind}")
         try:
-            if kind in ("h5", "keras"):
-                self.model.save(path)
-            elif kind == "tflite":
-                self.tflite(path)
-            else:
-                self.model.export(path, format="onnx" if kind == "onnx" else "tf_saved_model", verbose=False)
-                if kind == "onnx":
-                    self.check_onnx(path)
+            with redirect_stdout(StringIO()):  # Keras tells of its exports
+                return self._save(kind, path)
         except Rejected:
             raise
         except Exception as error:  # the converters' own
             raise Rejected(f"{kind}: {error}") from None
+
+    def _save(self, kind: str, path: Path) -> Path:
+        if kind in ("h5", "keras"):
+            self.model.save(path)
+        elif kind == "tflite":
+            self.tflite(path)
+        else:
+            self.model.export(path, format="onnx" if kind == "onnx" else "tf_saved_model", verbose=False)
+            if kind == "onnx":
+                self.check_onnx(path)
         return path
 
     def tflite(self, path: Path) -> None:
