@@ -19,10 +19,12 @@ own ("x", "y"), a one, and the step before ("last")."""
 
 
 def mend_exporter_slips(proto: onnx.ModelProto) -> None:
-    """Replace, in place, what is left of TensorFlow's operators; Keras's gelu has Erfc."""
+    """Replace, in place, what is left of TensorFlow's operators (Keras's gelu has Erfc), and pads that are none."""
     nodes: list[onnx.NodeProto] = []
     mended = False
     for node in proto.graph.node:
+        if node.op_type == "ConvTranspose" and not node.domain:
+            _mend_pads(node)
         steps = () if node.domain else COMPOSED.get(node.op_type, ())
         if not steps:
             nodes.append(node)
@@ -39,6 +41,24 @@ def mend_exporter_slips(proto: onnx.ModelProto) -> None:
     if mended:
         del proto.graph.node[:]
         proto.graph.node.extend(nodes)
+
+
+def _mend_pads(node: onnx.NodeProto) -> None:
+    """Negative pads behind become output pads: tf2onnx pads so where the kernel is shorter than the stride, which
+    onnxruntime does not take."""
+    attributes = {a.name: a for a in node.attribute}
+    pads = list(attributes["pads"].ints) if "pads" in attributes else []
+    axes = len(pads) // 2
+    given = attributes.get("output_padding")
+    more = list(given.ints) if given is not None and given.ints else [0] * axes
+    if len(pads) != 2 * len(more) or min(pads[axes:], default=0) >= 0:
+        return
+    more = [extra + max(-pad, 0) for extra, pad in zip(more, pads[axes:], strict=True)]
+    kept = [a for a in node.attribute if a.name not in ("pads", "output_padding")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.append(helper.make_attribute("pads", [*pads[:axes], *(max(pad, 0) for pad in pads[axes:])]))
+    node.attribute.append(helper.make_attribute("output_padding", more))
 
 
 def unknown_operators(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

@@ -205,9 +205,6 @@ class TransposedWindow:
             wanted = [n * stride for n, stride in zip(self.size, self.strides, strict=True)]
         if wanted is not None:
             self._fit(wanted, mode)
-        for i in range(self.axes):  # tf2onnx pads so where the kernel is shorter than the stride
-            self.output_pads[i] += max(-self.pads[i + self.axes], 0)
-            self.pads[i + self.axes] = max(self.pads[i + self.axes], 0)
 
     def _fit(self, wanted: Sequence[int], mode: str) -> None:
         """Pads and output pads that give the wanted extents."""

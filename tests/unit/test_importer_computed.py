@@ -75,7 +75,7 @@ def test_only_the_bias_is_an_input() -> None:
 
 @pytest.mark.parametrize("pads", [[0, 1, -1, 0], [-1, 0, 0, -2]])
 def test_negative_pads_of_a_transposed_convolution(pads: list[int]) -> None:
-    """As tf2onnx writes them where the kernel is shorter than the stride."""
+    """As onnx's evaluator takes them; onnxruntime does not."""
     node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], strides=[3, 2], pads=pads)
     check(node, normal(6, x=(1, 4, 5, 4)), normal(7, w=(4, 3, 2, 2), b=(3,)))
 

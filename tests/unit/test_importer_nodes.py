@@ -204,6 +204,17 @@ def test_indices_that_are_shifted_are_not_taken_for_wrapped_ones() -> None:
         ml4f.compile(wrapped_indices(TensorProto.INT64, 6))
 
 
+def test_negative_pads_of_an_exporter_are_pads_of_the_output() -> None:
+    """As tf2onnx writes a transposed convolution whose kernel is shorter than its stride."""
+    shapes, weights = {"x": (1, 4, 5, 4)}, {"w": random(9, 4, 3, 1, 1)}
+    given = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[0, 0, -1, -1])
+    plain = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_padding=[1, 1])
+    x = random(10, 1, 4, 5, 4)
+    found, wanted = (ml4f.compile(model([node], shapes, "y", weights)).predict(x) for node in (given, plain))
+    np.testing.assert_array_equal(found, wanted)
+    assert found.size == 3 * 10 * 8
+
+
 def test_erfc_of_tf2onnx_is_what_erf_leaves() -> None:
     x = random(15, 1, 9)
     node = helper.make_node("Erfc", ["x"], ["y"])
