@@ -39,6 +39,8 @@ CHECKED_MACS = 300_000
 LARGE = 1e37
 """Of a constant: a sixteenth of what float32 can hold."""
 OUR_BUG = "this is a bug of ml4f, please report it"
+FACTORS = 4093
+"""How many factors next to 1 there are for what is computed; a prime, so that no shape repeats them."""
 FREE_OPS = ("nn.const", "nn.reshape", "func.return")
 """Operations that have no code of their own."""
 
@@ -281,21 +283,29 @@ def layer_noise(layer: Layer, inputs: Sequence[SSAValue], arrays: Sequence[np.nd
 def network_noise(compilation: Compilation, x: np.ndarray, position: int | None, output: int = 0) -> np.ndarray:
     """What rounding may do to the result of an operation of the network, or to an output (position None).
 
-    Nothing where inputs are whole numbers.
+    Where inputs are whole numbers, which look something up, they stay, and what is computed of them is rounded.
     """
+    whole = not np.array_equal(possible(compilation, x + np.float32(0.5)), x + np.float32(0.5))
 
     def evaluated(moved: Sequence[np.ndarray]) -> np.ndarray:
         values: list[np.ndarray] = []
+        used = 0
 
-        def observe(op: Operation, value: np.ndarray) -> None:
-            if op.name not in FREE_OPS:
-                values.append(np.ravel(value))
+        def observe(op: Operation, value: np.ndarray) -> np.ndarray | None:
+            nonlocal used
+            if op.name in FREE_OPS:
+                return None
+            if whole:
+                factors = np.resize(np.roll(moved[1], used), value.shape)
+                used += value.size
+                value = np.where(value == np.floor(value), value, value * factors).astype(np.float32)
+            values.append(np.ravel(value))
+            return value
 
-        results = run_nn(compilation.nn_module, compilation.machine.split(moved[0]), observe)
+        results = run_nn(compilation.nn_module, compilation.machine.split(x if whole else moved[0]), observe)
         return np.ravel(results[output]) if position is None else values[position]
 
-    whole = not np.array_equal(possible(compilation, x + np.float32(0.5)), x + np.float32(0.5))
-    return np.zeros(1) if whole else rounding(evaluated, [x])
+    return rounding(evaluated, [x, np.ones(FACTORS, np.float32)])
 
 
 def places_of(compilation: Compilation, layers: Iterable[Layer]) -> dict[SSAValue, int]:

@@ -161,9 +161,9 @@ def evaluate(op: Operation, operands: Sequence[Array]) -> Array:
 
 
 def run_nn(
-    module: ModuleOp, inputs: Sequence[Array], observe: Callable[[Operation, Array], None] | None = None
+    module: ModuleOp, inputs: Sequence[Array], observe: Callable[[Operation, Array], Array | None] | None = None
 ) -> list[Array]:
-    """Execute `@main`; `observe` is called with every operation and its result."""
+    """Execute `@main`; `observe` is called with every operation and its result, and may return another one."""
     function = next(op for op in module.body.block.ops if isinstance(op, FuncOp))
     values: dict[SSAValue, Array] = {}
     for arg, x in zip(function.body.block.args, inputs, strict=True):
@@ -172,7 +172,6 @@ def run_nn(
         if isinstance(op, ReturnOp):
             return [values[value] for value in op.operands]
         result = evaluate(op, [values[value] for value in op.operands])
-        values[op.results[0]] = result
-        if observe is not None:
-            observe(op, result)
+        other = None if observe is None else observe(op, result)
+        values[op.results[0]] = result if other is None else other
     raise InternalError("@main does not return")

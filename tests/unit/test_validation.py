@@ -14,7 +14,7 @@ from ml4f.compiler import Options, compile_proto
 from ml4f.errors import ValidationError
 from ml4f.rounding import rounding
 from ml4f.samples import sample_model
-from ml4f.validation import runs_for, seeded_inputs
+from ml4f.validation import network_noise, runs_for, seeded_inputs
 
 Damage = Callable[[bytearray, ObjectCode], None]
 
@@ -218,3 +218,19 @@ def test_rounding_is_the_last_bit_of_what_is_summed() -> None:
     weights = np.array([1000.0, -1000.0, 1.0])
     noise = rounding(lambda inputs: np.array([inputs[0] @ weights]), [np.array([1.0, 1.0, 0.5], np.float32)])
     assert 1e-4 < noise[0] < 1e-2
+
+
+def test_what_is_looked_up_is_rounded_and_where_is_not() -> None:
+    table = np.random.default_rng(2).standard_normal((7, 3)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Gather", ["t", "i"], ["rows"]),
+        onnx.helper.make_node("ReduceSum", ["rows"], ["y"], keepdims=0),
+    ]
+    info = [
+        onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [1, 4]),
+        onnx.helper.make_tensor_value_info("y", 1, []),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", info[:1], info[1:], [onnx.numpy_helper.from_array(table, "t")])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    noise = network_noise(compile_proto(proto, "sum", Options()), np.array([6, 0, 3, 1], np.float32), None)
+    assert 1e-7 < noise[0] < 1e-4
