@@ -27,12 +27,14 @@ def compile(
     name: str | None = None,
     dims: Mapping[str, int] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
+    input_values: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Compilation:
     """Compile a model: a path (.h5, .keras, .onnx, .tflite, TF.js, …), the bytes of a file, an onnx.ModelProto, a
     torch.nn.Module.
 
     dims, input_shapes: what the model leaves free, by the dimension's or the input's name (or one shape alone).
+    input_values: inputs that shall be constants, by name: a number, or as many as the input has elements.
     options: the fields of `ml4f.compiler.Options` (float16, optimize, validate, test_data, …). Returns a `Compilation`
     with `.predict(x)`, `.binary`, `.stats`, `.ir(stage)`, `.assembly()`, `.evaluate(samples)`, `.save(directory)`.
     Raises `ml4f.errors.Ml4fError` (bad or unsupported model) or its subclasses; a bug of ours is an InternalError.
@@ -44,7 +46,7 @@ def compile(
         settings = Options(**options)
     except TypeError as error:
         raise UsageError(f"ml4f.compile: {error}") from None
-    return compile_model(source, settings, name=name, dims=dims, input_shapes=input_shapes)
+    return compile_model(source, settings, name=name, dims=dims, input_shapes=input_shapes, input_values=input_values)
 
 
 __all__ = ["__version__", "compile"]

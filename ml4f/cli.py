@@ -128,6 +128,13 @@ def _compile_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dim", metavar="NAME=N", action="append", default=[], help="value of a dimension that the model leaves free"
     )
+    parser.add_argument(
+        "--input-value",
+        metavar="NAME=V,V,…",
+        action="append",
+        default=[],
+        help="make a constant of an input that never changes, such as a sampling rate",
+    )
     parser.add_argument("--float16", action="store_true", help="store the weights as float16: half the flash")
     parser.add_argument("--eval", metavar="FILE", help='labelled samples: {"x": ..., "y": ...} as JSON, or .npz')
     _clock(parser)
@@ -241,6 +248,7 @@ def compile_command(options: argparse.Namespace) -> None:
             "--no-optimize takes one fixed schedule: it goes without --optimize, --max-flash and --max-ram"
         )
     from ml4f.compiler import Options, compile_model
+    from ml4f.frontend.bound_inputs import parse_input_values
     from ml4f.frontend.free_shapes import FreeShapes
     from ml4f.output import check_directory, write_all
     from ml4f.report import summary
@@ -277,6 +285,7 @@ def compile_command(options: argparse.Namespace) -> None:
             basename=options.basename,
             dims=free.dims,
             input_shapes=free.inputs,
+            input_values=parse_input_values(options.input_value),
             progress=_progress,
         )
         evaluation = None

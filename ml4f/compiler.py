@@ -94,7 +94,8 @@ class Compilation:
     machine: Machine = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.machine = Machine(self.code.binary, self.name)
+        macs = sum(_integer(site.attributes.get("macs")) for site in self.code.layout.calls)
+        self.machine = Machine(self.code.binary, self.name, macs)
 
     @property
     def binary(self) -> bytes:
@@ -335,7 +336,7 @@ def compile_proto(
         run_passes(module, passes[:split], differential)
         module.verify()
         nn_module = module.clone()
-        notes = (*notes, *nn_notes(nn_module))
+        notes = (*notes, *integer_notes(proto), *nn_notes(nn_module))
 
         def callback(previous: ModulePass | None, current: ModuleOp, following: ModulePass | None) -> None:
             if following is not None:
@@ -372,6 +373,17 @@ def compile_proto(
     return compilation
 
 
+def integer_notes(proto: onnx.ModelProto) -> list[str]:
+    """What a user should know of inputs that are not of floats."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    kinds = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+    return [
+        f"the input '{entry.name}' holds integers; the code takes them as float32 numbers"
+        for entry in proto.graph.input
+        if entry.name not in constants and entry.type.tensor_type.elem_type in kinds
+    ]
+
+
 def nn_notes(module: ModuleOp) -> tuple[str, ...]:
     """What a user should know of what the nn passes did."""
     function = next(op for op in module.body.block.ops if isinstance(op, FuncOp))
@@ -405,20 +417,24 @@ def compile_model(
     basename: str | None = None,
     dims: Mapping[str, int] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
+    input_values: Mapping[str, Any] | None = None,
     progress: Progress = lambda text: None,
 ) -> Compilation:
     """Compile a model file (path), the bytes of one, an ONNX model, or a torch.nn.Module. Raises Ml4fError.
 
     `dims`, `input_shapes`: what the model leaves free, by the dimension's and by the input's name (or one shape alone).
+    `input_values`: inputs that shall be constants, by name: a number, or as many as the input has elements.
     """
     if basename is not None and not (re.fullmatch(r"[A-Za-z0-9._-]+", basename) and basename.strip("._-")):
         raise UsageError(f"{basename!r} is no file name; use letters, digits, - and _")
     from ml4f.frontend import load_model
+    from ml4f.frontend.bound_inputs import bind_inputs
     from ml4f.frontend.free_shapes import FreeShapes
 
     shapes = input_shapes if isinstance(input_shapes, Mapping) else {"": input_shapes} if input_shapes else {}
     free = FreeShapes(dict(dims or {}), {key: tuple(int(n) for n in shape) for key, shape in shapes.items()})
     loaded = load_model(source, name, free)
+    bind_inputs(loaded.proto, input_values or {}, loaded.name)
     return compile_proto(
         loaded.proto, loaded.name, options, basename=basename, notes=tuple(loaded.notes), progress=progress
     )

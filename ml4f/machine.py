@@ -31,6 +31,8 @@ GUARD = 256
 NAN_PATTERN = 0x7FC0_DEAD
 TIME_LIMIT = 100_000_000
 """Microseconds of emulation, after which code is taken to be in an endless loop: 4.5 billion instructions or so."""
+TIME_PER_MAC = 0.4
+"""Microseconds of it more for each multiply-accumulate that is known to be in the code; four times what it takes."""
 CPACR = 0xE000_ED88
 FULL_FPU_ACCESS = 0xF << 20
 FPEXC_ENABLE = 1 << 30
@@ -42,7 +44,8 @@ _SAVED += list(range(arm_const.UC_ARM_REG_S16, arm_const.UC_ARM_REG_S31 + 1))
 class Machine:
     """An object loaded into an emulated microcontroller."""
 
-    def __init__(self, binary: bytes, name: str = "object"):
+    def __init__(self, binary: bytes, name: str = "object", macs: int = 0):
+        self.time_limit = TIME_LIMIT + int(macs * TIME_PER_MAC)
         self.header: Header = parse_header(binary, name)
         self.name = name
         self.binary = binary[: self.header.object_bytes]
@@ -177,7 +180,7 @@ class Machine:
         if until != STOP_ADDRESS:
             self.uc.ctl_flush_tb()  # translated blocks know nothing of a new place to stop
         try:
-            self.uc.emu_start(address | 1, until, timeout=TIME_LIMIT)
+            self.uc.emu_start(address | 1, until, timeout=self.time_limit)
             if until != STOP_ADDRESS:
                 self.uc.ctl_flush_tb()
         except unicorn.UcError as error:
@@ -186,7 +189,8 @@ class Machine:
                 f"{self.name}: the machine code faults at offset {pc - OBJECT_BASE:#x}: {error}"
             ) from None
         if self.uc.reg_read(arm_const.UC_ARM_REG_PC) & ~1 != until:
-            raise InternalError(f"{self.name}: the machine code runs on and on; stopped after {TIME_LIMIT / 1e6:g} s")
+            seconds = self.time_limit / 1e6
+            raise InternalError(f"{self.name}: the machine code runs on and on; stopped after {seconds:g} s")
 
     def check_preserved(self) -> None:
         """The callee-saved registers hold what they held at `begin`."""

@@ -15,6 +15,7 @@ import onnx
 from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_loops import LoopParts, recurrent_layer
 from ml4f.frontend.importer_nodes import Node
+from ml4f.frontend.importer_reading import names_read
 from ml4f.frontend.importer_values import NotSupported
 
 MAX_ITERATIONS = 1024
@@ -140,21 +141,21 @@ def inline(importer: Importer, node: Node, body: onnx.GraphProto, scope: str, gi
         importer.add_constant(scope + initializer.name, initializer)
     for inner in body.node:
         names.update({output: scope + output for output in inner.output if output})
+    scoped = onnx.GraphProto(node=body.node, output=body.output)
+    for inner in scoped.node:
+        _rename(inner, names)
+        inner.name = node.layer
+    for entry in scoped.output:
+        entry.name = names.get(entry.name, entry.name)
+    importer.read |= names_read(scoped)  # before any node is visited: what nobody reads is not computed
     known = len(importer.problems)
-    for index, inner in enumerate(body.node):
-        copy = onnx.NodeProto()
-        copy.CopyFrom(inner)
-        _rename(copy, names)
-        copy.name = node.layer
-        importer.read.update(copy.input)
-        importer.visit_within(Node(copy, index, node.opset))
+    for index, inner in enumerate(scoped.node):
+        importer.visit_within(Node(inner, index, node.opset))
         if len(importer.problems) > known:
             inside = importer.problems.pop()
             del importer.problems[known:]
             raise NotSupported(f"inside of it, {inside}")
-    made = [names.get(entry.name, entry.name) for entry in body.output]
-    importer.read.update(made)
-    return made
+    return [entry.name for entry in scoped.output]
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from ml4f.frontend.importer_steps import Steps
 from ml4f.frontend.importer_types import EXACT, MOVES, VALUES
 from ml4f.frontend.importer_values import NotSupported
 
-ARITHMETIC = ("Add", "CumSum", "Div", "Mod", "Mul", "ReduceSum", "Sub", "Sum")
+ARITHMETIC = ("Add", "Clip", "CumSum", "Div", "Mod", "Mul", "ReduceSum", "Sub", "Sum")
 """Operators on integers whose results have bounds if their inputs have."""
 KEEPING = {*MOVES, "Abs", "Cast", "Gather", "GatherElements", "Neg", "ReduceMax", "ReduceMin", "Unsqueeze"}
 """Operators that make no number larger."""
@@ -41,7 +41,7 @@ def result_bound(importer: Importer, node: Node) -> float | None:
     names, kind = list(node.proto.input), node.op_type
     bounds = [bound_of(importer, name) for name in names if name]
     first = bounds[0] if bounds else None
-    if kind in VALUES or kind in ("Max", "Min"):
+    if kind in VALUES or kind in ("Max", "Min", "Clip"):
         values = bounds[1:] if kind == "Where" else bounds
         return None if None in values else max(v for v in values if v is not None)
     if kind in KEEPING:
@@ -65,7 +65,10 @@ def integer_arithmetic(importer: Importer, node: Node) -> Callable[[Importer, No
     """
     bound = result_bound(importer, node) if node.op_type in ARITHMETIC else None
     if bound is None or bound > EXACT:
-        raise NotSupported("it computes with integers; cast them to float before, or leave them to the program")
+        raise NotSupported(
+            "it computes with integers; cast them to float before, leave them to the program, or, where they come "
+            "from an input that never changes, fix that with --input-value NAME=V"
+        )
     return integer_division if node.op_type == "Div" else None
 
 

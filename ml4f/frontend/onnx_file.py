@@ -83,10 +83,6 @@ def prepare_onnx(proto: onnx.ModelProto, name: str, folder: Path | None) -> tupl
     notes += _without_maps(proto) + _without_texts(proto)
     if _widen(proto):
         notes.append("the model computes in float16 or float64; the code computes in float32")
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    for entry in proto.graph.input:
-        if entry.name not in constants and entry.type.tensor_type.elem_type in (TensorProto.INT32, TensorProto.INT64):
-            notes.append(f"the input '{entry.name}' holds integers; the code takes them as float32 numbers")
     return proto, notes
 
 

@@ -221,6 +221,35 @@ def test_both_branches_of_a_computed_condition_are_there():
     assert_right(branches(True, seen=True))
 
 
+def test_what_only_a_branch_in_a_branch_reads_is_computed():
+    """As in silero's voice activity detectors: the last hidden state of an LSTM is read by an If inside of the If."""
+    features, units = 3, 2
+    inner = helper.make_graph(
+        [helper.make_node("Squeeze", ["last", "axes"], ["out"])], "inner", [], [info("out", FLOAT, None)]
+    )
+    kept = helper.make_graph([helper.make_node("Identity", ["last"], ["out"])], "kept", [], [info("out", FLOAT, None)])
+    outer = helper.make_graph(
+        [
+            helper.make_node("LSTM", ["x", "w", "r"], ["", "last", ""], hidden_size=units),
+            helper.make_node("If", ["yes"], ["result"], then_branch=inner, else_branch=kept),
+        ],
+        "outer",
+        [],
+        [info("result", FLOAT, None)],
+    )
+    other = helper.make_graph(
+        [helper.make_node("ReduceSum", ["x"], ["result"])], "other", [], [info("result", FLOAT, None)]
+    )
+    node = helper.make_node("If", ["yes"], ["y"], then_branch=outer, else_branch=other)
+    constants = [
+        constant("w", weights(1, 4 * units, features)),
+        constant("r", weights(1, 4 * units, units, seed=1)),
+        constant("axes", np.array([0])),
+        constant("yes", np.array(True)),
+    ]
+    assert_right(model([node], [STEPS, 1, features], constants, ["y"]))
+
+
 def test_an_operator_inside_is_named():
     proto = power_loop()
     proto.graph.node[0].attribute[0].g.node[1].op_type = "Unique"

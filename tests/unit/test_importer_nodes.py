@@ -173,6 +173,33 @@ def test_integers_are_for_looking_up_alone() -> None:
         ml4f.compile(proto)
 
 
+def test_limits_of_bounded_integers() -> None:
+    """Places beside the largest one, kept within the tensor, as pitch detectors look around a peak."""
+    x = random(5, 1, 3, 9)
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["peak"], axis=-1),
+        helper.make_node("Add", ["peak", "around"], ["places"]),
+        helper.make_node("Clip", ["places", "first", "last"], ["inside"]),
+        helper.make_node("GatherElements", ["x", "inside"], ["y"], axis=-1),
+    ]
+    constants = {"around": np.array([-1, 0, 1]), "first": np.array(0), "last": np.array(8)}
+    proto = model(nodes, {"x": x.shape}, "y", constants)
+    x[0, 0, 0], x[0, 1, 8] = 9.0, 9.0
+    np.testing.assert_array_equal(computed(proto, x), expected(proto, x))
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, 3.0, 0.0])
+@pytest.mark.parametrize("limited", [False, True])
+def test_what_is_padded_with(value: float, limited: bool) -> None:
+    """Also where nothing is computed, so that the code moves bit patterns; infinities hide what a mask leaves out."""
+    first = [helper.make_node("Relu", ["x"], ["r"])] if limited else []
+    nodes = [*first, helper.make_node("Pad", ["r" if limited else "x", "pads", "value"], ["y"])]
+    constants = {"pads": np.array([0, 0, 1, 0, 1, 2]), "value": np.float32(value)}
+    proto = model(nodes, {"x": [1, 4, 5]}, "y", {key: np.asarray(array) for key, array in constants.items()})
+    x = random(6, 1, 4, 5)
+    np.testing.assert_array_equal(np.ravel(ml4f.compile(proto).predict(x)), expected(proto, x))
+
+
 def wrapped_indices(kind: int, limit: int) -> onnx.ModelProto:
     """An embedding in front of whose indices i, as TensorFlow exports it, i + limit is chosen where i < 0."""
     proto = embedding(kind, 7)

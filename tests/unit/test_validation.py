@@ -234,3 +234,23 @@ def test_what_is_looked_up_is_rounded_and_where_is_not() -> None:
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     noise = network_noise(compile_proto(proto, "sum", Options()), np.array([6, 0, 3, 1], np.float32), None)
     assert 1e-7 < noise[0] < 1e-4
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Gelu"])
+def test_a_reference_that_is_rough_near_0_is_no_error(activation: str) -> None:
+    """A detector that is sure: onnxruntime's sigmoid of -9 is off by a thousandth of itself."""
+    weights = np.random.default_rng(3).standard_normal((6, 2)).astype(np.float32) / 8
+    nodes = [
+        onnx.helper.make_node("Gemm", ["x", "w", "b"], ["z"]),
+        onnx.helper.make_node(activation, ["z"], ["y"]),
+    ]
+    info = [onnx.helper.make_tensor_value_info(name, 1, [1, size]) for name, size in (("x", 6), ("y", 2))]
+    constants = {"w": weights, "b": np.array([-9.0, -9.2] if activation == "Sigmoid" else [-5.5, -5.6], np.float32)}
+    held = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "g", info[:1], info[1:], held)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
+    x = np.ones((1, 6), np.float32)
+    exact = 1 / (1 + np.exp(9.0 - x.astype(np.float64) @ weights[:, 0]))
+    found = np.ravel(compile_proto(proto, "detector", Options()).predict(x))
+    if activation == "Sigmoid":
+        np.testing.assert_allclose(found[0], exact.item(), rtol=1e-5)

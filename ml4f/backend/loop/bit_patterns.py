@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ml4f.backend.loop.elementary import ACTIVATIONS
-from ml4f.backend.loop.nest import Nest, Step
+from ml4f.backend.loop.nest import NEUTRAL, Nest, Step
 
 
 def limits_of(step: Step) -> tuple[float, float] | None:
@@ -30,7 +30,8 @@ def ends_in_core(nest: Nest) -> bool:
 def keeps_bits(nest: Nest) -> bool:
     """Whether the kernel never computes with floats, so that values can stay in core registers."""
     steps = [s for s in nest.epilogue if not (s.kind == "activation" and s.name == "linear")]
-    if nest.initial not in (0.0, float("-inf")) or not all(is_limit(s) or s.kind == "pool_max" for s in steps):
+    neutral = nest.initial == 0.0 or (nest.combine == "max" and nest.initial == NEUTRAL["max"])  # both are bits of 0
+    if not neutral or not all(is_limit(s) or s.kind == "pool_max" for s in steps):
         return False
     if nest.combine == "max":
         # Bit patterns order as integers but for negative numbers, all of which a relu makes 0.
