@@ -55,7 +55,8 @@ def profile(machine: Machine, inputs: Any, calls: Sequence[CallSite] = (), rules
         if first <= address < entry_end:
             known = call_of.get(address)
             if known is None:
-                known = call_of[address] = bisect_right(starts, address) - 1
+                # What a block branches to belongs to its last instruction: it may begin in the call before.
+                known = call_of[address] = bisect_right(starts, address + size - 1) - 1
             current = state[1] = known
         key = (current, previous, address, size)
         edges[key] = edges.get(key, 0) + 1
