@@ -116,3 +116,19 @@ def test_estimates_of_copies(tmp_path: Path):
     graph = onnx.helper.make_graph(nodes, "copies", ends[:1], ends[1:], constants)
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "copies.onnx")
     check(tmp_path / "copies.onnx")
+
+
+def test_estimates_of_rows_out_of_reach(tmp_path: Path):
+    """Six rows of 1,920 bytes, three apart, are more than four pointers reach without being moved."""
+    vector, float_ = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    weights = np.random.default_rng(5).normal(0, 0.3, (96, 1, 3, 3)).astype(np.float32)
+    conv = {"kernel_shape": [3, 3], "strides": [3, 3], "group": 96}
+    nodes = [
+        onnx.helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        onnx.helper.make_node("Conv", ["t", "w"], ["c"], **conv),
+        onnx.helper.make_node("Transpose", ["c"], ["y"], perm=[0, 2, 3, 1]),
+    ]
+    ends = [vector("x", float_, [1, 20, 5, 96]), vector("y", float_, [1, 6, 1, 96])]
+    graph = onnx.helper.make_graph(nodes, "far", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weights, "w")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "far.onnx")
+    check(tmp_path / "far.onnx")

@@ -4,7 +4,7 @@ All accesses of one group (one buffer, the same strides in the enclosing loops) 
 reaches a window around itself; an access outside of it moves a pointer. A pointer's position is chosen late: a
 *segment* of accesses that one position can serve keeps
 the interval of positions that suit all of them, so that a window centres
-itself. Items are visited in program order, the least recently used pointer moves.
+itself. Items are visited in program order; the pointer moves whose window is needed again last.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ MULTIPLE_MOVE_COST = 1
 POINTER_COST = 1
 """The addition at the end of a loop's body that moves a pointer to where the next round needs it."""
 MAX_POINTERS = 4
+LOOK_AHEAD = 64
+"""Items among which the next use of a pointer is sought before it is moved away."""
 AHEAD_POINTERS = 2
 """Pointers that take turns at multiple stores and serve the loads in between; more where more places are loaded by
 multiple loads before the first of them is stored to."""
+LARGEST_ADDEND = 4095
+"""What ADD has as an immediate operand; a larger number is moved into a register before."""
 MOST_CORE_VALUES = 11
 """Pointers and counters in a loop beyond which no buffer gets more pointers than it needs: 13 registers are free."""
 
@@ -105,6 +109,18 @@ def plan_pointers(
     return best
 
 
+def moves_between(offsets: Sequence[int], reach: int) -> tuple[int, int]:
+    """How often pointers are moved to reach these offsets, one after the other, and by how many instructions."""
+    plan = plan_pointers([Item(offset - reach, offset + reach) for offset in offsets])
+    at: dict[int, int] = {}
+    instructions = 0
+    for segment in plan.segments:
+        if segment.pointer in at:
+            instructions += 1 if abs(segment.low - at[segment.pointer]) <= LARGEST_ADDEND else 2
+        at[segment.pointer] = segment.low
+    return len(plan.segments) - plan.pointers, instructions
+
+
 def _cost(plan: PointerPlan, stride: int) -> int:
     first = {s.pointer: s for s in reversed(plan.segments)}
     moves = sum(s.move_cost for s in plan.segments if s is not first[s.pointer])
@@ -117,7 +133,7 @@ def _plan(items: Sequence[Item], count: int) -> PointerPlan:
     current: list[int] = []  # segment of each pointer
     recent: list[int] = []  # pointers, most recently used first
     served: list[tuple[int, int]] = []
-    for item in items:
+    for number, item in enumerate(items):
         chosen = -1
         for pointer in recent:
             segment = segments[current[pointer]]
@@ -130,7 +146,8 @@ def _plan(items: Sequence[Item], count: int) -> PointerPlan:
                 chosen = len(current)
                 current.append(0)
             else:
-                chosen = recent[-1]
+                following = items[number + 1 : number + 1 + LOOK_AHEAD] if count > 1 else ()
+                chosen = _needed_last([segments[current[p]] for p in recent], following)
             current[chosen] = len(segments)
             cost = MOVE_COST if item.low < item.high else MULTIPLE_MOVE_COST
             segments.append(Segment(chosen, item.low, item.high, move_cost=cost))
@@ -141,6 +158,19 @@ def _plan(items: Sequence[Item], count: int) -> PointerPlan:
             recent.remove(chosen)
         recent.insert(0, chosen)
     return PointerPlan(len(current), segments, served)
+
+
+def _needed_last(segments: Sequence[Segment], following: Sequence[Item]) -> int:
+    """The pointer whose window no item needs for the longest time (Belady's rule); a draw is for the last of them."""
+    waits: list[int] = []
+    for segment in segments:
+        fits = (
+            n
+            for n, item in enumerate(following)
+            if item.low - segment.drift <= segment.high and segment.low <= item.high - segment.drift
+        )
+        waits.append(next(fits, len(following)))
+    return max(zip(reversed(waits), reversed(segments), strict=True), key=lambda found: found[0])[1].pointer
 
 
 def _plan_ahead(items: Sequence[Item], stride: int, most: int) -> PointerPlan | None:

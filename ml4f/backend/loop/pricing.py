@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import frexp, isfinite, prod
 from typing import Any
 
-from ml4f.backend.loop.addressing import MAX_POINTERS, MOST_CORE_VALUES
+from ml4f.backend.loop.addressing import MAX_POINTERS, MOST_CORE_VALUES, moves_between
 from ml4f.backend.loop.borders import bounds_of, with_bounds
 from ml4f.backend.loop.builder import Address, Interleaved, ScheduleError, Terms
 from ml4f.backend.loop.elementary import ACTIVATIONS, float_bits, prelu
@@ -40,8 +40,11 @@ SELECT_BYTES = 15
 SPILLED_COUNTER_CYCLES = 3
 """LDR and STR of a loop counter that has no register: 2 + 1."""
 SPILLED_COUNTER_BYTES = 6
-POINTER_SPAN = 2040
-"""Bytes that VLDR reaches around a pointer."""
+POINTER_REACH = 1020
+POINTER_SPAN = 2 * POINTER_REACH
+"""Bytes that VLDR reaches to either side of a pointer, and in all."""
+BROKEN_CHAIN = 1
+"""A pointer that is moved to load from far away ends a chain of loads, and the next one begins."""
 COPY_BYTES = 2.4
 """A load or store of a kernel that only copies."""
 CORE_BYTES = 3
@@ -97,6 +100,8 @@ class _Loop:
     cycles: float = 0.0
     outer_uses: set[Number] = field(default_factory=set)
     spans: dict[Group, list[int]] = field(default_factory=dict)
+    visits: dict[Group, list[int]] = field(default_factory=dict)
+    """The offsets of a group's accesses in the body itself, in order; those of multiple loads and stores left out."""
     still: set[Group] = field(default_factory=set)
     """Groups with other accesses than multiple loads, which leave the pointer where the next round begins."""
     rounds: list[float] = field(default_factory=list)
@@ -214,6 +219,7 @@ class Estimator:
         loop = self._loop
         if not multiple:
             loop.still.add(key)
+            loop.visits.setdefault(key, []).append(offset)
         span = loop.spans.get(key)
         if span is None:
             loop.spans[key] = [offset, offset + size]
@@ -308,8 +314,13 @@ class Estimator:
             self._use(value)
         copies = self._copies(self._loop)
         loop = self._loops.pop()
-        loop.cycles += copies
-        self.code += 4 * copies
+        far = [
+            moves_between(offsets, POINTER_REACH)
+            for key, offsets in loop.visits.items()
+            if loop.spans[key][1] - loop.spans[key][0] > MAX_POINTERS * POINTER_SPAN
+        ]
+        loop.cycles += copies + sum(moves * BROKEN_CHAIN + added for moves, added in far)
+        self.code += 4 * (copies + sum(added for _, added in far))
         self._loop = outer = self._loops[-1]
         self._inside = outer.first
         self._level -= 1
