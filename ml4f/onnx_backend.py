@@ -21,7 +21,7 @@ from ml4f.compiler import Compilation, Options, compile_proto
 from ml4f.errors import InternalError, Ml4fError, UnsupportedError, ValidationError
 from ml4f.frontend import load_model
 from ml4f.frontend.importer import Importer
-from ml4f.frontend.importer_types import FLOAT_TYPES, INTEGER_TYPES
+from ml4f.frontend.importer_types import BOOLEAN, FLOAT_TYPES, INTEGER_TYPES
 from ml4f.interpreters.nn import run_nn
 
 OPTIONS = Options(validate=False)
@@ -44,9 +44,9 @@ class Ml4fRep(BackendRep):
         values = self._named(inputs)
         floats = [entry.name for entry in self._inputs() if entry.type.tensor_type.elem_type in FLOAT_TYPES]
         floats = [name for name in floats if name in values and values[name].size]
-        if not floats:  # whole numbers, as of an embedding, are inputs where nothing else is
-            whole = [entry.name for entry in self._inputs() if entry.type.tensor_type.elem_type in INTEGER_TYPES]
-            floats = [name for name in whole if name in values and values[name].size]
+        for kinds in (INTEGER_TYPES, (BOOLEAN,)):  # as of an embedding, are inputs where nothing else is
+            others = [entry.name for entry in self._inputs() if entry.type.tensor_type.elem_type in kinds]
+            floats = floats or [name for name in others if name in values and values[name].size]
         for name in floats:
             finite = values[name][np.isfinite(values[name])]
             if finite.size and np.abs(finite.astype(np.float64)).max() > np.finfo(np.float32).max:

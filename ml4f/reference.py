@@ -41,7 +41,11 @@ class Reference:
             fed = {name: _as_type(value, types[name]) for name, value in fed.items()}
             values = self._session.run(names, fed)
         else:
-            kinds = {onnx.TensorProto.INT32: "tensor(int32)", onnx.TensorProto.INT64: "tensor(int64)"}
+            kinds = {
+                onnx.TensorProto.INT32: "tensor(int32)",
+                onnx.TensorProto.INT64: "tensor(int64)",
+                onnx.TensorProto.BOOL: "tensor(bool)",
+            }
             types = {
                 name: kinds.get(entry.type.tensor_type.elem_type, "")  # pyright: ignore[reportArgumentType, reportCallIssue]: numbers
                 for name, entry in declared.items()

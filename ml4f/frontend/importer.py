@@ -31,6 +31,7 @@ from ml4f.frontend.importer_reading import (
     without_batch,
 )
 from ml4f.frontend.importer_types import (
+    BOOLEAN,
     EXACT,
     EXACT_OPERATORS,
     INTEGER_OPERATORS,
@@ -73,6 +74,8 @@ class Importer:
         """What computed row numbers must be less than, in the smallest of the tables that they are of."""
         self.whole: set[int] = set()
         """Numbers of the inputs that hold whole numbers."""
+        self.flags: set[int] = set()
+        """Numbers of the inputs that are boolean."""
         self.problems: list[str] = []
         self.node: Node | None = None
         self.opset = opset_of(proto, name)
@@ -210,9 +213,15 @@ class Importer:
         argument = self.block.insert_arg(tensor_type(without_batch(shape)), len(self.block.args))
         argument.name_hint = hint_of(entry.name)
         self.tensors[entry.name] = Tensor(argument, shape, tuple(range(len(shape))))
-        if entry.type.tensor_type.elem_type in INTEGER_TYPES:
+        kind = entry.type.tensor_type.elem_type
+        if kind in INTEGER_TYPES:
             self.integers.add(entry.name)
             self.whole.add(argument.index)
+        elif kind == BOOLEAN:
+            from ml4f.frontend.importer_masks import ones_and_zeros
+
+            self.flags.add(argument.index)
+            ones_and_zeros(self, entry.name)
 
     def add_constant(self, name: str, initializer: onnx.TensorProto) -> None:
         """Name the value of an initializer."""
@@ -339,8 +348,9 @@ class Importer:
         signature = [arg.type for arg in self.block.args], [value.type for value in values]
         function = FuncOp("main", FunctionType.from_lists(*signature), Region(self.block))
         function.attributes["model"] = StringAttr(self.name)
-        if self.whole:
+        if self.whole or self.flags:
             limits = [(self.rows or DEFAULT_LIMIT) if i in self.whole else 0 for i in range(len(inputs))]
+            limits = [2 if i in self.flags else limit for i, limit in enumerate(limits)]
             function.attributes["input_limits"] = numbers(limits)
         types = ["int32" if name in self.integers else "float32" for name in outputs]
         for key, texts in (("input_names", inputs), ("output_names", outputs), ("output_types", types)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from onnx import helper
 from xdsl.ir import BlockArgument
 
 from ml4f.dialects.nn import ops as nn
@@ -12,7 +13,7 @@ from ml4f.frontend.importer import Importer
 from ml4f.frontend.importer_arithmetic import combine, emit_activation
 from ml4f.frontend.importer_nodes import Node
 from ml4f.frontend.importer_shapes import identity
-from ml4f.frontend.importer_types import FLOAT_TYPES, INTEGER_TYPES
+from ml4f.frontend.importer_types import BOOLEAN, FLOAT_TYPES, INTEGER_TYPES
 from ml4f.frontend.importer_values import NotSupported
 
 
@@ -105,7 +106,7 @@ def cast(importer: Importer, node: Node) -> None:
         importer.integers.add(output)
     elif source in importer.masks or target in FLOAT_TYPES:
         identity(importer, node)
-    elif target == BOOL:
+    elif target == BOOLEAN:
         emit_activation(importer, node, "abs", (), source, f"{output}/size")
         emit_activation(importer, node, "step", (), f"{output}/size", output)
     elif target in INTEGER_TYPES:
@@ -152,8 +153,13 @@ def exclusive_or(importer: Importer, node: Node) -> None:
     emit_activation(importer, node, "abs", (), f"{output}/difference", output)
 
 
-BOOL = 9
-"""onnx.TensorProto.BOOL."""
+def ones_and_zeros(importer: Importer, name: str) -> None:
+    """A boolean input, of which every number but 0 is true, as a mask: the code's caller may have written any."""
+    importer.node = Node(helper.make_node("Cast", [name], [name], name, to=BOOLEAN), 0, importer.opset)
+    size = f"{name}/size"
+    emit_activation(importer, importer.node, "abs", (), name, size)
+    emit_activation(importer, importer.node, "step", (), size, name)
+    importer.masks.add(name)
 
 
 def masking(handle: Callable[[Importer, Node], None]) -> Callable[[Importer, Node], None]:

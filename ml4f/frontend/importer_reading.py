@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from ml4f.errors import Ml4fError
 from ml4f.frontend.free_shapes import REMEDY
 from ml4f.frontend.guards import diverged
-from ml4f.frontend.importer_types import FLOAT_TYPES, INTEGER_TYPES, MAX_ELEMENTS
+from ml4f.frontend.importer_types import BOOLEAN, FLOAT_TYPES, INTEGER_TYPES, MAX_ELEMENTS
 from ml4f.frontend.importer_values import NotSupported, Shape
 
 OLDEST_OPSET = 6
@@ -66,11 +66,11 @@ def array_of(initializer: onnx.TensorProto, name: str) -> np.ndarray:
 def input_shape(entry: onnx.ValueInfoProto, name: str) -> Shape:
     """The input's shape with a free batch dimension set to 1."""
     tensor = entry.type.tensor_type
-    if tensor.elem_type not in (*FLOAT_TYPES, *INTEGER_TYPES):
+    if tensor.elem_type not in (*FLOAT_TYPES, *INTEGER_TYPES, BOOLEAN):
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "unknown"
         raise Ml4fError(
-            f"{name}: input '{entry.name}' has type {kind}; float, int32 and int64 inputs are supported: take one of "
-            "them and cast it in the model, or give the model as .keras or .h5"
+            f"{name}: input '{entry.name}' has type {kind}; float, int32, int64 and bool inputs are supported: take "
+            "one of them and cast it in the model, or give the model as .keras or .h5"
         )
     shape: list[int] = []
     for axis, dim in enumerate(tensor.shape.dim):

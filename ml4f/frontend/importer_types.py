@@ -7,6 +7,8 @@ import onnx
 FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 INTEGER_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 """Types of inputs whose whole numbers the code takes as float32."""
+BOOLEAN = onnx.TensorProto.BOOL
+"""The type of inputs that the code takes as float32, too: 0 is false, every other number is true."""
 MOVES = (
     "Concat",
     "Expand",

@@ -129,7 +129,7 @@ def _converted(torch: Any, program: Any, subject: str) -> tuple[onnx.ModelProto,
 class _Input:
     shape: tuple[int, ...]
     kind: str
-    """float32, or int32 or int64 as of the indices of an embedding."""
+    """float32, int32 or int64 as of the indices of an embedding, or bool as of masks."""
 
     def example(self, rng: np.random.Generator) -> np.ndarray:
         """Random numbers; whole ones are 0 or 1, which every table has."""
@@ -142,14 +142,14 @@ def _inputs(torch: Any, program: Any, subject: str) -> list[_Input]:
     """The program's inputs."""
     names = set(program.graph_signature.user_inputs)
     inputs: list[_Input] = []
-    kinds = {torch.float32: "float32", torch.int32: "int32", torch.int64: "int64"}
+    kinds = {torch.float32: "float32", torch.int32: "int32", torch.int64: "int64", torch.bool: "bool"}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in names:
             value = node.meta.get("val")
             if not isinstance(value, torch.Tensor) or value.dtype not in kinds:
                 raise Ml4fError(
-                    f"{subject}: input '{node.name}' is no tensor of float32, int32 or int64; export the model with "
-                    "such inputs"
+                    f"{subject}: input '{node.name}' is no tensor of float32, int32, int64 or bool; export the model "
+                    "with such inputs"
                 )
             shape = tuple(n if isinstance(n, int) else _likely(n) for n in value.shape)
             inputs.append(_Input(shape, kinds[value.dtype]))
